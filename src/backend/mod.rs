@@ -1,0 +1,1 @@
+//! What can be put into an enclosure, and how it is talked to.

@@ -1,0 +1,1 @@
+//! What this machine can do, found once, as a plain value that tests can make.

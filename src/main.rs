@@ -1,0 +1,3 @@
+//! The `bulkhead` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What will be done: a spec and a host, turned into data.

@@ -1,0 +1,1 @@
+//! What was asked for: the OCI configuration, read and checked without a kernel.

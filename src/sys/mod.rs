@@ -1,0 +1,1 @@
+//! The kernel, made safe: the only module with `unsafe` in it, without policy of its own.

@@ -1,0 +1,1 @@
+//! The running thing: created, started, stopped and found again from the store.
