@@ -1,1 +1,157 @@
 //! What was asked for: the OCI configuration, read and checked without a kernel.
+//!
+//! [`Spec::parse`] reads the shape; a wrong type is refused with the property's path. [`Spec::validate`] reads the
+//! meaning. Properties that the specification does not know are passed over, as it demands.
+
+mod absent;
+mod error;
+pub mod hooks;
+pub mod id;
+pub mod linux;
+pub mod mounts;
+pub mod process;
+pub mod state;
+pub mod vm;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use error::SpecError;
+pub use error::Warning;
+
+use self::absent::is_default;
+use self::absent::null_is_default;
+use self::hooks::Hooks;
+use self::linux::Linux;
+use self::mounts::Mount;
+use self::process::Process;
+use self::vm::Vm;
+
+/// A whole `config.json`. What is absent has the value that the specification gives to its absence.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spec {
+    /// Which version of the specification the document was written for.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub oci_version: String,
+    /// The tree that becomes `/`.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub root: Root,
+    /// The first process.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub process: Process,
+    /// The host name inside; empty leaves it alone. Needs a uts namespace of its own.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub hostname: String,
+    /// The NIS domain name inside; empty leaves it alone. Needs a uts namespace of its own.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub domainname: String,
+    /// What is mounted over the root, in this order.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub mounts: Vec<Mount>,
+    /// Programs to run at fixed points of the life.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub hooks: Hooks,
+    /// Free text for callers, and what they say to runtimes beyond the specification.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub annotations: BTreeMap<String, String>,
+    /// All that exists on Linux only.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub linux: Linux,
+    /// The machine to run in, for the isolation that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<Vm>,
+}
+
+/// The root filesystem.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Root {
+    /// Where it is, absolute or relative to the bundle.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub path: PathBuf,
+    /// Whether nothing in it may be changed.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub readonly: bool,
+}
+
+impl Spec {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError::Shape`] when the bytes are not JSON or a property has a wrong type; it names the property.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
+        parse(bytes)
+    }
+}
+
+impl Process {
+    /// Reads a process alone, as `exec --process FILE` is given it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Spec::parse`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
+        parse(bytes)
+    }
+}
+
+/// Reads any part of the configuration that stands in a file of its own, such as the resources given to `update`.
+///
+/// # Errors
+///
+/// [`SpecError::Shape`], which names the property.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SpecError> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value =
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| SpecError::Shape {
+            path: error.path().to_string(),
+            reason: error.inner().to_string(),
+        })?;
+    reader.end().map_err(|error| SpecError::Shape {
+        path: ".".to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(value)
+}

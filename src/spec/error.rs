@@ -1,0 +1,57 @@
+//! Why a configuration cannot be used, always starting with the property at fault.
+
+/// Why a configuration was refused. The text starts with the path of the property, as it stands in `config.json`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// The bytes are no JSON at all, or not of the types that the specification gives to the properties.
+    #[error("{path}: {reason}")]
+    Shape {
+        /// Which property; `.` is the whole document.
+        path: String,
+        /// What was found and what was expected.
+        reason: String,
+    },
+    /// The property has the right type, but a value that means nothing or cannot be done.
+    #[error("{path}: {reason}")]
+    Value {
+        /// Which property.
+        path: String,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+}
+
+impl SpecError {
+    /// A property whose value cannot be used.
+    pub fn value(path: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Value {
+            path: path.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+/// Something in a configuration that is passed over, and about which its author should hear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Which property.
+    pub path: String,
+    /// What is done with it instead.
+    pub text: String,
+}
+
+impl Warning {
+    /// A remark about one property.
+    pub fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            text: text.into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.text)
+    }
+}

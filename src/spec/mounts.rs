@@ -1,0 +1,55 @@
+//! What is mounted over the root filesystem, as it was asked for.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::absent::is_default;
+use super::absent::null_is_default;
+use super::linux::IdMapping;
+
+/// One mount.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// Where, inside the root; a relative path is taken from the root, as old bundles expect.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub destination: PathBuf,
+    /// The filesystem's type; empty for a bind mount.
+    #[serde(
+        rename = "type",
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub kind: String,
+    /// A path, absolute or relative to the bundle, for a bind mount; else whatever the filesystem makes of it.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub source: String,
+    /// Options as `mount(8)` has them, and those of the specification.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub options: Vec<String>,
+    /// For an id-mapped mount: which owners on the filesystem are which in the container.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub uid_mappings: Vec<IdMapping>,
+    /// The same for groups.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "is_default"
+    )]
+    pub gid_mappings: Vec<IdMapping>,
+}
