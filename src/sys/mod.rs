@@ -1,1 +1,33 @@
 //! The kernel, made safe: the only module with `unsafe` in it, without policy of its own.
+
+pub mod clone;
+pub mod identity;
+pub mod mount;
+pub mod namespace;
+pub mod path;
+pub mod process;
+pub mod seal;
+pub mod tuning;
+
+pub use rustix::io::Errno;
+
+/// What a call to the kernel gives: a value, or the kernel's reason.
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// Turns the `-1` of a libc call into the kernel's reason.
+pub(crate) fn checked(value: libc::c_long) -> Result<libc::c_long> {
+    if value < 0 {
+        Err(last_errno())
+    } else {
+        Ok(value)
+    }
+}
+
+/// The reason of the libc call that has just failed on this thread.
+pub(crate) fn last_errno() -> Errno {
+    Errno::from_raw_os_error(
+        std::io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO),
+    )
+}

@@ -1,0 +1,309 @@
+//! Paths below a root that others may be changing: resolved by the kernel, held as descriptors.
+//!
+//! A symbolic link in an image must never lead out of it, not even for the time between a check and
+//! a use. So nothing below a root is ever named twice: it is opened once, inside the root
+//! (`openat2(2)`, `RESOLVE_IN_ROOT`), and the descriptor is used from then on.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Component;
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::ResolveFlags;
+
+use crate::sys::Errno;
+use crate::sys::Result;
+
+/// How long a resolution is tried again while others rename directories below the root.
+const RENAME_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Opens `path` inside `root`, as if `root` were `/`.
+///
+/// Magic links (`/proc/PID/fd/N`) are refused with `ELOOP`. The kernel answers `EAGAIN` when a rename
+/// raced with `..`; that is tried again for a bounded time.
+///
+/// # Errors
+///
+/// Fails as `openat2(2)` does.
+pub fn open_in(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    open_with(
+        root,
+        path,
+        flags,
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
+/// As [`open_in`], and `ELOOP` when any part of the path is a symbolic link.
+///
+/// # Errors
+///
+/// Fails as `openat2(2)` does.
+pub fn open_plain_in(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    open_with(root, path, flags, resolve)
+}
+
+/// As [`open_plain_in`], and `EXDEV` when the path crosses a mount point: for a private `proc`.
+///
+/// # Errors
+///
+/// Fails as `openat2(2)` does.
+pub fn open_on_one_mount(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    open_with(root, path, flags, resolve)
+}
+
+fn open_with(
+    root: impl AsFd,
+    path: &Path,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd> {
+    let mut deadline = None;
+    loop {
+        let opened =
+            rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+        match opened {
+            Err(Errno::AGAIN | Errno::INTR) => {
+                let end = *deadline.get_or_insert_with(|| Instant::now() + RENAME_PATIENCE);
+                if Instant::now() > end {
+                    return Err(Errno::AGAIN);
+                }
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Opens a directory inside `root`, making what is missing of it with `mode`.
+///
+/// Each part is made in the directory that was opened before it; a link met on the way is followed
+/// inside the root only, and a dangling one is refused with `ENOENT`.
+///
+/// # Errors
+///
+/// `ENOTDIR` when a part is something else; otherwise as `openat2(2)` and `mkdirat(2)`.
+pub fn make_directories(root: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY;
+    match open_in(&root, path, directory) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    let parts: Vec<&OsStr> = normal_parts(path)?;
+    let (mut here, made) = deepest(&root, &parts)?;
+    for part in parts.iter().skip(made) {
+        match rustix::fs::mkdirat(&here, *part, mode) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        here = rustix::fs::openat(
+            &here,
+            *part,
+            directory | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+    }
+    Ok(here)
+}
+
+/// The deepest directory of `parts` that is there already, and how many parts lead to it.
+fn deepest(root: &impl AsFd, parts: &[&OsStr]) -> Result<(OwnedFd, usize)> {
+    for made in (0..parts.len()).rev() {
+        let mut ahead = std::path::PathBuf::from("/");
+        ahead.extend(&parts[..made]);
+        match open_in(root, &ahead, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => {}
+            Ok(found) => return Ok((found, made)),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(Errno::NOENT)
+}
+
+/// The parts of a path; `..` is refused here, because what it means below something that is not
+/// there yet is decided by whoever makes it.
+fn normal_parts(path: &Path) -> Result<Vec<&OsStr>> {
+    let mut parts = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(part) => parts.push(part),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            Component::ParentDir => return Err(Errno::NOENT),
+        }
+    }
+    Ok(parts)
+}
+
+/// The directory that holds the last part of `path`, made when missing, and that last part.
+///
+/// # Errors
+///
+/// `EINVAL` for a path without a last part; otherwise as [`make_directories`].
+pub fn make_parent<'p>(
+    root: impl AsFd,
+    path: &'p Path,
+    mode: Mode,
+) -> Result<(OwnedFd, &'p OsStr)> {
+    let name = path.file_name().ok_or(Errno::INVAL)?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    Ok((make_directories(root, parent, mode)?, name))
+}
+
+/// Opens the file at `path` inside `root`, making an empty one (mode 0644) and its parents when missing.
+///
+/// # Errors
+///
+/// As [`open_in`] and `openat(2)` with `O_CREAT|O_EXCL|O_NOFOLLOW`.
+pub fn make_file(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
+    match open_in(&root, path, OFlags::PATH) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
+    let (parent, name) = make_parent(&root, path, Mode::from_raw_mode(0o755))?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)) {
+        Ok(_) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    rustix::fs::openat(
+        &parent,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// Reads a small file inside `root` whole, without waiting on a pipe and without following its last link.
+///
+/// # Errors
+///
+/// `EFBIG` when it is longer than `limit` bytes, `EINVAL` when it is no regular file.
+pub fn read_small(root: impl AsFd, path: &Path, limit: usize) -> Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = open_in(root, path, flags)?;
+    if !is_kind(file.as_fd(), rustix::fs::FileType::RegularFile)? {
+        return Err(Errno::INVAL);
+    }
+    let mut content = Vec::new();
+    let mut chunk = [0u8; 4096];
+    loop {
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut chunk))?;
+        if read == 0 {
+            return Ok(content);
+        }
+        content.extend_from_slice(chunk.get(..read).unwrap_or_default());
+        if content.len() > limit {
+            return Err(Errno::FBIG);
+        }
+    }
+}
+
+/// Whether what the descriptor stands for is of this type.
+///
+/// # Errors
+///
+/// Fails as `fstat(2)` does.
+pub fn is_kind(fd: BorrowedFd<'_>, kind: rustix::fs::FileType) -> Result<bool> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(rustix::fs::FileType::from_raw_mode(stat.st_mode) == kind)
+}
+
+/// Whether the descriptor is the character device with these numbers.
+///
+/// # Errors
+///
+/// Fails as `fstat(2)` does.
+pub fn is_device(fd: BorrowedFd<'_>, major: u32, minor: u32) -> Result<bool> {
+    let stat = rustix::fs::fstat(fd)?;
+    let character =
+        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice;
+    Ok(character && stat.st_rdev == rustix::fs::makedev(major, minor))
+}
+
+/// A path below a root, without the leading `/`: what `openat(2)` wants.
+#[must_use]
+pub fn relative(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    let start = bytes
+        .iter()
+        .position(|byte| *byte != b'/')
+        .unwrap_or(bytes.len());
+    let rest = bytes.get(start..).unwrap_or_default();
+    if rest.is_empty() {
+        Path::new(".")
+    } else {
+        Path::new(OsStr::from_bytes(rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> (tempfile::TempDir, OwnedFd) {
+        let temporary = tempfile::tempdir().unwrap();
+        let opened = rustix::fs::open(
+            temporary.path(),
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
+        (temporary, opened.unwrap())
+    }
+
+    #[test]
+    fn a_link_to_the_outside_is_followed_inside() {
+        let (temporary, root) = root();
+        std::os::unix::fs::symlink("/etc", temporary.path().join("link")).unwrap();
+        make_directories(&root, Path::new("/etc"), Mode::from_raw_mode(0o755)).unwrap();
+        make_file(&root, Path::new("/link/inside")).unwrap();
+        assert!(temporary.path().join("etc/inside").exists());
+    }
+
+    #[test]
+    fn a_dangling_link_is_refused_and_makes_nothing() {
+        let (temporary, root) = root();
+        std::os::unix::fs::symlink("/nowhere", temporary.path().join("link")).unwrap();
+        let made = make_directories(&root, Path::new("/link/a"), Mode::from_raw_mode(0o755));
+        assert!(made.is_err());
+        assert!(!temporary.path().join("nowhere").exists());
+    }
+
+    #[test]
+    fn parents_are_made_one_below_the_other() {
+        let (temporary, root) = root();
+        make_directories(&root, Path::new("a/b/c"), Mode::from_raw_mode(0o755)).unwrap();
+        assert!(temporary.path().join("a/b/c").is_dir());
+    }
+
+    #[test]
+    fn dot_dot_below_something_missing_is_refused() {
+        let (_temporary, root) = root();
+        let made = make_directories(&root, Path::new("a/../../b"), Mode::from_raw_mode(0o755));
+        assert_eq!(made.map(drop), Err(Errno::NOENT));
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_small_file_does_not_make_us_wait() {
+        let (temporary, root) = root();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            temporary.path().join("passwd"),
+            rustix::fs::FileType::Fifo,
+            Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        assert_eq!(
+            read_small(&root, Path::new("passwd"), 100),
+            Err(Errno::INVAL)
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! Processes by their pidfd: signal them, wait for them, tell one life of a number from another.
+
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+
+use rustix::process::Pid;
+use rustix::process::PidfdFlags;
+use rustix::process::WaitId;
+use rustix::process::WaitIdOptions;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::sys::Errno;
+use crate::sys::Result;
+use crate::sys::checked;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// It returned or called `exit(3)` with this status, 0 to 255.
+    Status(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+impl Exit {
+    /// The status that a shell would report: the status itself, or 128 + the signal.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Status(status) => status,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// Waits until a child of this process has ended, and removes its remains.
+///
+/// # Errors
+///
+/// `ECHILD` when the process is not a child of the caller (`waitid(2)`, `P_PIDFD`, Linux 5.4).
+pub fn wait(child: BorrowedFd<'_>) -> Result<Exit> {
+    wait_with(child, WaitIdOptions::EXITED)?.ok_or(Errno::AGAIN)
+}
+
+/// Like [`wait`], but gives `None` at once while the child still runs.
+///
+/// # Errors
+///
+/// As [`wait`].
+pub fn try_wait(child: BorrowedFd<'_>) -> Result<Option<Exit>> {
+    wait_with(child, WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+}
+
+fn wait_with(child: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<Exit>> {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(child), options) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(None) => return Ok(None),
+            Ok(Some(status)) => {
+                let ended = status.exit_status().map(Exit::Status);
+                return Ok(ended.or_else(|| status.terminating_signal().map(Exit::Signal)));
+            }
+        }
+    }
+}
+
+/// Opens a handle to the process that has this number now.
+///
+/// # Errors
+///
+/// `ESRCH` when there is none (`pidfd_open(2)`, Linux 5.3).
+pub fn open(pid: i32) -> Result<OwnedFd> {
+    let pid = Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+    rustix::process::pidfd_open(pid, PidfdFlags::empty())
+}
+
+/// Sends a signal by its number, real-time signals included.
+///
+/// # Errors
+///
+/// `ESRCH` when the process has ended, `EINVAL` for a number that is no signal (`pidfd_send_signal(2)`).
+pub fn signal(process: BorrowedFd<'_>, number: i32) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: plain numbers and a null pointer, which asks for the default siginfo.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            number,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    checked(sent).map(drop)
+}
+
+/// When a process was started, in clock ticks since boot: with the number it names one life.
+///
+/// # Errors
+///
+/// `ESRCH` when there is no such process; `EIO` when its `stat` cannot be read (`proc_pid_stat(5)`, field 22).
+pub fn start_time(pid: i32) -> Result<u64> {
+    Ok(stat(pid)?.start_time)
+}
+
+/// What `/proc/PID/stat` says of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// The state letter: `R`, `S`, `D`, `T`, `Z`, `X`.
+    pub state: char,
+    /// Clock ticks since boot at which it was started.
+    pub start_time: u64,
+}
+
+/// Reads the state and the start time of a process.
+///
+/// # Errors
+///
+/// As [`start_time`].
+pub fn stat(pid: i32) -> Result<Stat> {
+    let text =
+        std::fs::read(format!("/proc/{pid}/stat")).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOENT) | None => Errno::SRCH,
+            Some(raw) => Errno::from_raw_os_error(raw),
+        })?;
+    parse_stat(&text).ok_or(Errno::IO)
+}
+
+/// The name may hold anything, brackets too, so fields are counted from the last bracket on.
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    let close = text.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Stat { state, start_time })
+}
+
+/// Makes this process unreadable to others of its user: no core dump, no `ptrace(2)`, no `/proc/PID/fd`.
+///
+/// # Errors
+///
+/// None is known; the kernel's answer is passed on.
+pub fn hide() -> Result<()> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+}
+
+/// Marks every descriptor from `first` on as closed at the next `execve(2)` (`close_range(2)`, Linux 5.11).
+///
+/// # Errors
+///
+/// `EINVAL` on a kernel that does not know `CLOSE_RANGE_CLOEXEC`.
+pub fn close_on_exec_from(first: u32) -> Result<()> {
+    // SAFETY: only flags of descriptors change; none is closed.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    checked(done).map(drop)
+}
+
+/// Waits until the process behind `process` has ended, child or not, or `timeout` has passed.
+///
+/// Gives whether it has ended.
+///
+/// # Errors
+///
+/// Fails as `poll(2)` does.
+pub fn ended_within(process: impl AsFd, timeout: Option<std::time::Duration>) -> Result<bool> {
+    use rustix::event::PollFd;
+    use rustix::event::PollFlags;
+    let deadline = timeout.map(|timeout| std::time::Instant::now() + timeout);
+    loop {
+        let left = deadline.map(|end| end.saturating_duration_since(std::time::Instant::now()));
+        let left = left
+            .map(rustix::time::Timespec::try_from)
+            .transpose()
+            .map_err(|_| Errno::INVAL)?;
+        let mut watched = [PollFd::new(&process, PollFlags::IN)];
+        match rustix::event::poll(&mut watched, left.as_ref()) {
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(ready) => return Ok(ready > 0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
+        let text = b"42 (a) b) (c) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 2 3";
+        assert_eq!(
+            parse_stat(text),
+            Some(Stat {
+                state: 'S',
+                start_time: 98765
+            })
+        );
+    }
+
+    #[test]
+    fn a_signal_is_reported_as_a_shell_does() {
+        assert_eq!(Exit::Signal(9).code(), 137);
+    }
+}
