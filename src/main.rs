@@ -1,3 +1,7 @@
 //! The `bulkhead` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bulkhead::cli::main()
+}

@@ -1,1 +1,150 @@
-//! The command line: one file a command, and the only place that prints.
+//! The command line: one file per command, each with its arguments and what they set in motion.
+//!
+//! Nothing here decides anything or talks to the kernel: a command turns words into a call of [`crate::workspace`] (or
+//! of the pure layers) and its answer into text. Errors are printed in one place, by [`main`].
+
+mod argv;
+mod log;
+mod session;
+
+mod checkpoint;
+mod completion;
+mod create;
+mod delete;
+mod events;
+mod exec;
+mod features;
+mod host;
+mod kill;
+mod list;
+mod making;
+mod man;
+mod mounts;
+mod pause;
+mod plan;
+mod ps;
+mod restore;
+mod resume;
+mod run;
+mod spec;
+mod start;
+mod state;
+mod table;
+mod update;
+mod version;
+mod wait;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap::Parser;
+use clap::Subcommand;
+
+use session::Globals;
+use session::Session;
+
+/// One workspace spec, two walls: run OCI bundles on the shared kernel
+#[derive(Debug, Parser)]
+#[command(
+    name = "bulkhead",
+    args_override_self = true,
+    disable_version_flag = true
+)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(create::Args),
+    Start(start::Args),
+    Run(run::Args),
+    Exec(exec::Args),
+    Kill(kill::Args),
+    Delete(delete::Args),
+    State(state::Args),
+    List(list::Args),
+    Ps(ps::Args),
+    Events(events::Args),
+    Update(update::Args),
+    Pause(pause::Args),
+    Resume(resume::Args),
+    Wait(wait::Args),
+    Checkpoint(checkpoint::Args),
+    Restore(restore::Args),
+    Mounts(mounts::Args),
+    Spec(spec::Args),
+    Plan(plan::Args),
+    Features(features::Args),
+    Host(host::Args),
+    Completion(completion::Args),
+    Man(man::Args),
+}
+
+/// Does what the command line says and reports how it went.
+///
+/// Failures of the runtime give 1, those of `exec` and `wait` 255 (their other statuses are the program's own).
+#[must_use]
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if version::wanted(&args) {
+        return version::print();
+    }
+    let args = argv::normalise(args, Cli::command);
+    let words = std::iter::once(OsString::from("bulkhead")).chain(args.iter().cloned());
+    match Cli::try_parse_from(words) {
+        Ok(cli) => run(cli),
+        Err(error) => session::usage(&error, &args),
+    }
+}
+
+fn run(cli: Cli) -> ExitCode {
+    let failure = match cli.command {
+        Command::Exec(_) | Command::Wait(_) => ExitCode::from(255),
+        _ => ExitCode::FAILURE,
+    };
+    let session = Session::new(cli.globals);
+    match dispatch(&cli.command, &session) {
+        Ok(code) => {
+            session.log.succeeded();
+            code
+        }
+        Err(error) => {
+            session.log.failed(&log::one_line(&error));
+            failure
+        }
+    }
+}
+
+fn dispatch(command: &Command, session: &Session) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Create(args) => create::run(args, session),
+        Command::Start(args) => start::run(args, session),
+        Command::Run(args) => run::run(args, session),
+        Command::Exec(args) => exec::run(args, session),
+        Command::Kill(args) => kill::run(args, session),
+        Command::Delete(args) => delete::run(args, session),
+        Command::State(args) => state::run(args, session),
+        Command::List(args) => list::run(args, session),
+        Command::Ps(args) => ps::run(args, session),
+        Command::Events(args) => events::run(args, session),
+        Command::Update(args) => update::run(args, session),
+        Command::Pause(args) => pause::run(args, session),
+        Command::Resume(args) => resume::run(args, session),
+        Command::Wait(args) => wait::run(args, session),
+        Command::Checkpoint(args) => checkpoint::run(args, session),
+        Command::Restore(args) => restore::run(args, session),
+        Command::Mounts(args) => mounts::run(args, session),
+        Command::Spec(args) => spec::run(args, session),
+        Command::Plan(args) => plan::run(args, session),
+        Command::Features(args) => features::run(args, session),
+        Command::Host(args) => host::run(args, session),
+        Command::Completion(args) => completion::run(args, session),
+        Command::Man(args) => man::run(args, session),
+    }
+}

@@ -1,1 +1,4 @@
-//! The running thing: created, started, stopped and found again from the store.
+//! The running thing: its state on disk, its lifecycle, and the orchestration of everything below.
+
+pub mod id;
+pub mod report;

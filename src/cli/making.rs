@@ -1,0 +1,43 @@
+//! The options that `create`, `run` and `restore` have in common: from what a workspace is made and how it is handed over.
+
+use std::path::PathBuf;
+
+/// From what a workspace is made, and how it is handed over.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Making {
+    /// Directory of the bundle
+    #[arg(
+        long,
+        short = 'b',
+        value_name = "DIR",
+        default_value = ".",
+        hide_default_value = true
+    )]
+    pub(super) bundle: PathBuf,
+    /// Unix socket that receives the master side of the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) console_socket: Option<PathBuf>,
+    /// File that receives the process id of the workspace's init
+    #[arg(long, value_name = "FILE")]
+    pub(super) pid_file: Option<PathBuf>,
+    /// Do not use pivot_root (for a root filesystem on a ramdisk)
+    #[arg(long)]
+    pub(super) no_pivot: bool,
+}
+
+/// What `create` and `run` have beyond that.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Starting {
+    /// Configuration to use in place of the bundle's config.json
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Unix socket that receives a pidfd of the workspace's init
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) pidfd_socket: Option<PathBuf>,
+    /// Stay in the caller's session keyring
+    #[arg(long)]
+    pub(super) no_new_keyring: bool,
+    /// How many descriptors from 3 on are handed to the workspace, after $LISTEN_FDS
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(super) preserve_fds: u32,
+}

@@ -1,0 +1,190 @@
+//! What every command is given: the options before the command's name, and what follows from them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use clap::error::ContextKind;
+use clap::error::ContextValue;
+use clap::error::ErrorKind;
+
+use crate::cli::log::Format;
+use crate::cli::log::Level;
+use crate::cli::log::Log;
+
+/// Who makes the cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CgroupManager {
+    /// The runtime itself, in the cgroup2 tree
+    Cgroupfs,
+    /// systemd, asked over D-Bus
+    Systemd,
+    /// Nobody: the workspace stays in the caller's cgroup
+    Disabled,
+}
+
+/// Whether to do without the rights of root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Rootless {
+    /// Yes
+    True,
+    /// No
+    False,
+    /// As the effective user and the user namespace say
+    Auto,
+}
+
+/// Options that stand before the command's name.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Globals {
+    /// Directory of the workspaces' state [default: /run/bulkhead, or $XDG_RUNTIME_DIR/bulkhead without root]
+    #[arg(long, value_name = "DIR")]
+    pub(super) root: Option<PathBuf>,
+    /// File to which errors are appended (they go to standard error too)
+    #[arg(long, value_name = "FILE")]
+    pub(super) log: Option<PathBuf>,
+    /// How lines in the log are written: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = log_format)]
+    log_format: Format,
+    /// Report what is done, and how long each step takes
+    #[arg(long)]
+    debug: bool,
+    /// Least level that is reported: debug, warning or error
+    #[arg(long, value_name = "LEVEL", value_parser = log_level)]
+    log_level: Option<Level>,
+    /// Let systemd make the cgroups; the same as --cgroup-manager systemd
+    #[arg(long, short = 's')]
+    systemd_cgroup: bool,
+    /// Who makes the cgroups
+    #[arg(long, value_name = "MANAGER")]
+    cgroup_manager: Option<CgroupManager>,
+    /// Whether to do without the rights of root
+    #[arg(long, value_name = "WHETHER", default_value = "auto")]
+    pub(super) rootless: Rootless,
+    /// Ignored: CRIU is found in $PATH
+    #[arg(long, value_name = "PATH", hide = true)]
+    criu: Option<PathBuf>,
+    /// Print the version
+    #[arg(long, short = 'v')]
+    version: bool,
+}
+
+fn log_format(word: &str) -> Result<Format, String> {
+    match word {
+        "text" | "" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err(format!("invalid log-format: {word}")),
+    }
+}
+
+fn log_level(word: &str) -> Result<Level, String> {
+    match word {
+        "debug" | "trace" => Ok(Level::Debug),
+        "info" | "warn" | "warning" => Ok(Level::Warning),
+        "error" | "fatal" | "panic" => Ok(Level::Error),
+        _ => Err(format!("invalid log-level: {word}")),
+    }
+}
+
+/// What every command is given.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// The options before the command's name.
+    pub(super) globals: Globals,
+    /// Where errors and remarks go.
+    pub(super) log: Log,
+}
+
+impl Session {
+    pub(super) fn new(globals: Globals) -> Self {
+        let least = match (globals.debug, globals.log_level) {
+            (true, _) => Level::Debug,
+            (false, level) => level.unwrap_or(Level::Warning),
+        };
+        let log = Log::new(globals.log.clone(), globals.log_format, least);
+        Self { globals, log }
+    }
+
+    /// Who makes the cgroups: the explicit option wins over `--systemd-cgroup`.
+    pub(super) fn cgroup_manager(&self) -> CgroupManager {
+        match (self.globals.cgroup_manager, self.globals.systemd_cgroup) {
+            (Some(manager), _) => manager,
+            (None, true) => CgroupManager::Systemd,
+            (None, false) => CgroupManager::Cgroupfs,
+        }
+    }
+}
+
+/// Reports that the command line could not be read, in the log too when one was named; prints help when it was asked for.
+pub(super) fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    if !error.use_stderr() {
+        return match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return error
+            .print()
+            .map_or(ExitCode::FAILURE, |()| ExitCode::FAILURE);
+    }
+    let format = match option_of(args, "--log-format")
+        .as_deref()
+        .and_then(|word| word.to_str())
+    {
+        Some("json") => Format::Json,
+        _ => Format::Text,
+    };
+    let log = Log::new(
+        option_of(args, "--log").map(PathBuf::from),
+        format,
+        Level::Error,
+    );
+    log.failed(&usage_text(error));
+    let command = args
+        .iter()
+        .find_map(|arg| arg.to_str().filter(|arg| matches!(*arg, "exec" | "wait")));
+    command.map_or(ExitCode::FAILURE, |_| ExitCode::from(255))
+}
+
+/// The text of a usage error in one line. podman probes for an option by leaving out its value and looking for
+/// `requires an argument`.
+fn usage_text(error: &clap::Error) -> String {
+    let name = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(name)) => name.split(' ').next().unwrap_or(name),
+        _ => "",
+    };
+    let no_value = match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) => value.is_empty(),
+        _ => true,
+    };
+    if error.kind() == ErrorKind::InvalidValue && no_value && name.starts_with('-') {
+        return format!("option {name} requires an argument");
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let end = text
+        .find("\n\nUsage:")
+        .or_else(|| text.find("\n\nFor more"))
+        .unwrap_or(text.len());
+    text[..end].split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The value of `name` among arguments that clap refused.
+fn option_of(args: &[OsString], name: &str) -> Option<OsString> {
+    let mut rest = args.iter();
+    while let Some(arg) = rest.next() {
+        if arg == name {
+            return rest.next().cloned();
+        }
+        let value = arg
+            .to_str()
+            .and_then(|arg| arg.strip_prefix(name))
+            .and_then(|arg| arg.strip_prefix('='));
+        if let Some(value) = value {
+            return Some(value.into());
+        }
+    }
+    None
+}

@@ -1,0 +1,18 @@
+//! `state`: what a workspace is and does, as the OCI runtime specification has it.
+
+use std::process::ExitCode;
+
+use crate::cli::session::Session;
+use crate::workspace::id::WorkspaceId;
+
+/// Print the state of a workspace as JSON
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Which workspace
+    id: WorkspaceId,
+}
+
+/// Runs `state`.
+pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("state: not available in this build")
+}
