@@ -8,6 +8,7 @@ mod error;
 pub mod hooks;
 pub mod id;
 pub mod linux;
+pub mod mount_options;
 pub mod mounts;
 pub mod process;
 pub mod state;
