@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::absent::is_default;
 use super::absent::null_is_default;
+use super::seccomp::Seccomp;
 
 /// The `linux` object.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -74,7 +75,7 @@ pub struct Linux {
     pub rootfs_propagation: Option<Propagation>,
     /// Which system calls are let through.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub seccomp: Option<serde_json::Value>,
+    pub seccomp: Option<Seccomp>,
     /// Kernel parameters of the container's namespaces.
     #[serde(
         default,

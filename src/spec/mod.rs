@@ -11,6 +11,7 @@ pub mod linux;
 pub mod mount_options;
 pub mod mounts;
 pub mod process;
+pub mod seccomp;
 pub mod state;
 pub mod vm;
 
