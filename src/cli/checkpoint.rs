@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Save the processes of a workspace to files, with CRIU
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "METHOD")]
     network_lock: Option<String>,
     /// Which workspace
-    id: WorkspaceId,
+    id: ContainerId,
 }
 
 /// What `checkpoint` and `restore` have in common.

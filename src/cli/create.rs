@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::cli::making::Making;
 use crate::cli::making::Starting;
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Make a workspace from a bundle; `start` then runs its program
 #[derive(Debug, clap::Args)]
@@ -15,7 +15,7 @@ pub(super) struct Args {
     #[command(flatten)]
     starting: Starting,
     /// Name of the new workspace
-    id: WorkspaceId,
+    id: ContainerId,
 }
 
 /// Runs `create`.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Remove a workspace that has ended
 #[derive(Debug, clap::Args)]
@@ -12,7 +12,7 @@ pub(super) struct Args {
     #[arg(long, short = 'f')]
     force: bool,
     /// Which workspace
-    id: WorkspaceId,
+    id: ContainerId,
 }
 
 /// Runs `delete`.

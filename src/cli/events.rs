@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Report what workspaces use, and when one runs out of memory
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,7 @@ pub(super) struct Args {
     stats: bool,
     /// Which workspaces
     #[arg(required = true, num_args = 1..)]
-    ids: Vec<WorkspaceId>,
+    ids: Vec<ContainerId>,
 }
 
 /// Runs `events`.

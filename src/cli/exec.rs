@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Run one more program inside a workspace and exit as it does
 #[derive(Debug, clap::Args)]
@@ -61,7 +61,7 @@ pub(super) struct Args {
     #[arg(long)]
     ignore_paused: bool,
     /// Which workspace
-    id: WorkspaceId,
+    id: ContainerId,
     /// Program and its arguments
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,

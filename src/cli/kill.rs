@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Send a signal to the init of a workspace
 #[derive(Debug, clap::Args)]
@@ -12,7 +12,7 @@ pub(super) struct Args {
     #[arg(long, short = 'a')]
     all: bool,
     /// Which workspace
-    id: WorkspaceId,
+    id: ContainerId,
     /// Name (SIG may be left out) or number
     #[arg(default_value = "SIGTERM")]
     signal: String,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Add mounts to a running workspace, or remove them
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ enum Action {
 #[derive(Debug, clap::Args)]
 struct Which {
     /// Which workspace
-    id: WorkspaceId,
+    id: ContainerId,
     /// JSON file with a list of OCI mounts
     mounts: PathBuf,
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// List the processes of a workspace
 #[derive(Debug, clap::Args)]
@@ -12,7 +12,7 @@ pub(super) struct Args {
     #[arg(long, short = 'f', value_name = "FORMAT", default_value = "table")]
     format: String,
     /// Which workspace
-    id: WorkspaceId,
+    id: ContainerId,
     /// Options for ps(1) [default: -ef]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<String>,

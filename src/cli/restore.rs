@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::cli::checkpoint::Images;
 use crate::cli::making::Making;
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Make a workspace from files that `checkpoint` wrote, with CRIU
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "CONTEXT")]
     lsm_mount_context: Option<String>,
     /// Name of the new workspace
-    id: WorkspaceId,
+    id: ContainerId,
 }
 
 /// Runs `restore`.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::cli::making::Making;
 use crate::cli::making::Starting;
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Make a workspace from a bundle, run its program and exit as it does
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub(super) struct Args {
     #[arg(long)]
     no_subreaper: bool,
     /// Name of the new workspace
-    id: WorkspaceId,
+    id: ContainerId,
 }
 
 /// Runs `run`.

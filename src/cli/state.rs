@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Print the state of a workspace as JSON
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Which workspace
-    id: WorkspaceId,
+    id: ContainerId,
 }
 
 /// Runs `state`.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use crate::cli::session::Session;
-use crate::workspace::id::WorkspaceId;
+use crate::spec::id::ContainerId;
 
 /// Change the limits of a workspace
 ///
@@ -69,7 +69,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
     /// Which workspace
-    id: WorkspaceId,
+    id: ContainerId,
 }
 
 /// Runs `update`.

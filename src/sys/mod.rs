@@ -7,6 +7,9 @@ pub mod namespace;
 pub mod path;
 pub mod process;
 pub mod seal;
+pub mod signal;
+pub mod socket;
+pub mod tty;
 pub mod tuning;
 
 pub use rustix::io::Errno;

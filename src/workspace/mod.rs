@@ -1,4 +1,3 @@
 //! The running thing: its state on disk, its lifecycle, and the orchestration of everything below.
 
-pub mod id;
 pub mod report;
