@@ -115,6 +115,27 @@ pub struct Linux {
     pub personality: Option<Personality>,
 }
 
+impl Linux {
+    /// The namespace of a kind, if the container has or joins one and does not stay in the runtime's.
+    pub fn namespace(&self, kind: NamespaceKind) -> Option<&Namespace> {
+        self.namespaces
+            .iter()
+            .find(|namespace| namespace.kind == kind)
+    }
+
+    /// Whether the container has or joins a namespace of a kind.
+    pub fn has(&self, kind: NamespaceKind) -> bool {
+        self.namespace(kind).is_some()
+    }
+}
+
+impl Namespace {
+    /// Whether it is made and not joined.
+    pub fn is_new(&self) -> bool {
+        self.path.as_os_str().is_empty()
+    }
+}
+
 /// A namespace to make or join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespace {
@@ -197,6 +218,15 @@ pub enum Clock {
     Monotonic,
     /// `CLOCK_BOOTTIME`.
     Boottime,
+}
+
+impl std::fmt::Display for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Monotonic => "monotonic",
+            Self::Boottime => "boottime",
+        })
+    }
 }
 
 /// How far a clock is from the host's.

@@ -4,15 +4,20 @@
 //! meaning. Properties that the specification does not know are passed over, as it demands.
 
 mod absent;
+pub mod capability;
 mod error;
 pub mod hooks;
 pub mod id;
 pub mod linux;
+pub mod list;
 pub mod mount_options;
 pub mod mounts;
 pub mod process;
 pub mod seccomp;
 pub mod state;
+pub mod sysctl;
+pub mod user;
+mod validate;
 pub mod vm;
 
 use std::collections::BTreeMap;
@@ -145,6 +150,7 @@ impl Process {
 ///
 /// [`SpecError::Shape`], which names the property.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SpecError> {
+    refuse_nul(bytes)?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value =
         serde_path_to_error::deserialize(&mut reader).map_err(|error| SpecError::Shape {
@@ -156,4 +162,44 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SpecError> {
         reason: error.to_string(),
     })?;
     Ok(value)
+}
+
+/// Refuses a NUL character anywhere: no text of the kernel can hold one, and what follows it would silently be cut off.
+/// Valid JSON can only write it as an escape, so documents without that are not searched.
+fn refuse_nul(bytes: &[u8]) -> Result<(), SpecError> {
+    const ESCAPE: &[u8] = br"\u0000";
+    if !bytes.windows(ESCAPE.len()).any(|window| window == ESCAPE) {
+        return Ok(());
+    }
+    match serde_json::from_slice(bytes)
+        .ok()
+        .and_then(|value| nul_in(&value))
+    {
+        Some(path) => {
+            let path = path.trim_start_matches('.').to_owned();
+            let reason = "has a NUL character in it".to_owned();
+            Err(SpecError::Shape { path, reason })
+        }
+        None => Ok(()),
+    }
+}
+
+fn nul_in(value: &serde_json::Value) -> Option<String> {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(list) => {
+            let mut places = list.iter().enumerate();
+            places.find_map(|(index, inner)| Some(format!("[{index}]{}", nul_in(inner)?)))
+        }
+        Value::Object(map) => map.iter().find_map(|(key, inner)| {
+            let below = if key.contains('\0') {
+                String::new()
+            } else {
+                nul_in(inner)?
+            };
+            Some(format!(".{}{below}", key.escape_debug()))
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
 }

@@ -158,6 +158,19 @@ pub struct Capabilities {
     pub ambient: Vec<String>,
 }
 
+impl Capabilities {
+    /// Each set with its name in `config.json`.
+    pub fn by_name(&self) -> [(&'static str, &[String]); 5] {
+        [
+            ("bounding", &self.bounding),
+            ("effective", &self.effective),
+            ("inheritable", &self.inheritable),
+            ("permitted", &self.permitted),
+            ("ambient", &self.ambient),
+        ]
+    }
+}
+
 /// One limit of `setrlimit(2)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {
