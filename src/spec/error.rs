@@ -1,5 +1,7 @@
 //! Why a configuration cannot be used, always starting with the property at fault.
 
+use super::seccomp::SeccompSpecError;
+
 /// Why a configuration was refused. The text starts with the path of the property, as it stands in `config.json`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -19,6 +21,9 @@ pub enum SpecError {
         /// What is wrong with it, and what would be right.
         reason: String,
     },
+    /// The system call filter says something that it cannot mean.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompSpecError),
 }
 
 impl SpecError {

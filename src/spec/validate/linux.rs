@@ -38,6 +38,9 @@ pub(super) fn check(spec: &Spec, warnings: &mut Vec<Warning>) -> Checked {
     interfaces(linux)?;
     hidden(spec)?;
     label(&linux.mount_label, "linux.mountLabel")?;
+    if let Some(seccomp) = &linux.seccomp {
+        seccomp.validate()?;
+    }
     if let Some(rdt) = &linux.intel_rdt {
         resctrl(rdt)?;
     }
