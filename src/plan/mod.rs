@@ -1,1 +1,3 @@
 //! What will be done: a spec and a host, turned into data.
+
+pub mod step;

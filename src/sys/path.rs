@@ -61,6 +61,15 @@ pub fn open_on_one_mount(root: impl AsFd, path: &Path, flags: OFlags) -> Result<
     open_with(root, path, flags, resolve)
 }
 
+/// Opens a path from the working directory on, through no magic link.
+///
+/// # Errors
+///
+/// Fails as `openat2(2)` does.
+pub fn open_from_here(path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    open_with(rustix::fs::CWD, path, flags, ResolveFlags::NO_MAGICLINKS)
+}
+
 fn open_with(
     root: impl AsFd,
     path: &Path,
@@ -147,11 +156,7 @@ fn normal_parts(path: &Path) -> Result<Vec<&OsStr>> {
 /// # Errors
 ///
 /// `EINVAL` for a path without a last part; otherwise as [`make_directories`].
-pub fn make_parent<'p>(
-    root: impl AsFd,
-    path: &'p Path,
-    mode: Mode,
-) -> Result<(OwnedFd, &'p OsStr)> {
+pub fn make_parent(root: impl AsFd, path: &Path, mode: Mode) -> Result<(OwnedFd, &OsStr)> {
     let name = path.file_name().ok_or(Errno::INVAL)?;
     let parent = path.parent().unwrap_or(Path::new("/"));
     Ok((make_directories(root, parent, mode)?, name))

@@ -192,6 +192,49 @@ pub fn ended_within(process: impl AsFd, timeout: Option<std::time::Duration>) ->
     }
 }
 
+/// Gives signals back what a program expects to find: none blocked, and a write to a closed pipe kills.
+///
+/// The language's start-up code ignores `SIGPIPE`, and ignored signals stay so over `execve(2)`.
+///
+/// # Errors
+///
+/// None is known; the kernel's answer is passed on.
+pub fn default_signals() -> Result<()> {
+    use nix::sys::signal::SigSet;
+    use nix::sys::signal::SigmaskHow;
+    use nix::sys::signal::sigprocmask;
+    // SAFETY: the default disposition runs no code of ours.
+    let before = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    if before == libc::SIG_ERR {
+        return Err(crate::sys::last_errno());
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(|errno| Errno::from_raw_os_error(errno as i32))
+}
+
+/// Becomes the program at `path`; returns only when that failed.
+///
+/// # Errors
+///
+/// Fails as `execve(2)` does.
+pub fn execute(
+    path: &std::ffi::CStr,
+    arguments: &[std::ffi::CString],
+    environment: &[std::ffi::CString],
+) -> Errno {
+    let pointers = |strings: &[std::ffi::CString]| -> Vec<*const libc::c_char> {
+        strings
+            .iter()
+            .map(|text| text.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    };
+    let (argv, envp) = (pointers(arguments), pointers(environment));
+    // SAFETY: both lists end with a null pointer and their strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    crate::sys::last_errno()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use crate::sys::checked;
 
 /// The scheduling policy of a thread; the layout of the kernel's `struct sched_attr`, version 0.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scheduling {
     /// The size of this structure, in bytes.
     pub size: u32,

@@ -1,0 +1,300 @@
+//! Builds the tree: the root, what is mounted over it, and the step into it.
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+use super::Doing;
+use super::copy;
+use super::report::Reason;
+use super::report::Trouble;
+use crate::plan::step::Attributes;
+use crate::plan::step::Bind;
+use crate::plan::step::Entry;
+use crate::plan::step::Filesystem;
+use crate::plan::step::Root;
+use crate::sys::Errno;
+use crate::sys::mount;
+use crate::sys::mount::Change;
+use crate::sys::mount::Configuration;
+use crate::sys::path;
+
+type Done = std::result::Result<(), Trouble>;
+
+/// `MS_SLAVE`: events come in, none go out.
+const SLAVE: u64 = 1 << 19;
+/// `MS_PRIVATE`: no events at all.
+const PRIVATE: u64 = 1 << 18;
+/// The bits that say how access times are kept (`MOUNT_ATTR__ATIME` and `NODIRATIME`).
+const ATIME: u64 = 0x70 | 0x80;
+/// What `statfs(2)` says of a `proc`.
+const PROC_MAGIC: i64 = 0x9fa0;
+/// Files of `proc` that may be replaced: they describe the machine, and no security rests on them.
+const REPLACEABLE: [&str; 10] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+];
+
+impl Doing {
+    /// Copies the tree at the root's path, puts the copy over it and holds it.
+    pub(super) fn take_root(&mut self, root: &Root) -> Done {
+        let tree = mount::copy_tree_at(&root.path, true, true)?;
+        if root.propagation != 0 {
+            let change = Change {
+                propagation: root.propagation,
+                ..Change::default()
+            };
+            mount::set_attributes(tree.as_fd(), &change, false)?;
+        }
+        make_parent_private(&root.path)?;
+        let place = rustix::fs::open(&root.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        mount::attach(&tree, &place)?;
+        self.root = Some(tree);
+        Ok(())
+    }
+
+    /// Mounts a new file system.
+    pub(super) fn mount(&mut self, wanted: &Filesystem) -> Done {
+        let place = self.directory_for(wanted)?;
+        let made = match make_filesystem(wanted, &place) {
+            Err(trouble) if refused(trouble.errno) => {
+                let Some(instead) = &wanted.otherwise else {
+                    return Err(trouble);
+                };
+                mount::copy_tree_at(instead, true, true)?
+            }
+            other => other?,
+        };
+        if wanted.copy_up {
+            copy::tree(&place, &made)?;
+        }
+        change(&made, &wanted.attributes)?;
+        mount::attach(&made, &place)?;
+        if wanted.kind == "proc" {
+            self.proc = Some(made);
+        }
+        Ok(())
+    }
+
+    fn directory_for(&self, wanted: &Filesystem) -> std::result::Result<OwnedFd, Trouble> {
+        let root = self.root()?;
+        let mode = Mode::from_raw_mode(0o755);
+        if !wanted.ordinary {
+            return Ok(path::make_directories(root, &wanted.destination, mode)?);
+        }
+        let directory = OFlags::PATH | OFlags::DIRECTORY;
+        match path::open_plain_in(root, &wanted.destination, directory) {
+            Err(Errno::NOENT) => Ok(path::make_directories(root, &wanted.destination, mode)?),
+            Err(errno @ (Errno::LOOP | Errno::NOTDIR)) => {
+                Err(Trouble::because(Reason::NotOrdinary, errno))
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Mounts part of an existing tree.
+    pub(super) fn bind(&mut self, index: usize, wanted: &Bind) -> Done {
+        if wanted.copy_link
+            && let Ok(target) = std::fs::read_link(&wanted.source)
+        {
+            return self.make_link(&wanted.destination, &target);
+        }
+        let tree = match self.outfit.mounts.remove(&index) {
+            Some(tree) => tree,
+            None => mount::copy_tree_at(&wanted.source, wanted.recursive, wanted.follow)?,
+        };
+        change(&tree, &wanted.attributes)?;
+        let place = self.place_for(wanted, &tree)?;
+        refuse_inside_proc(&place, wanted)?;
+        Ok(mount::attach(&tree, &place)?)
+    }
+
+    /// What the tree goes on: a directory on a directory, a file on anything else, made when missing.
+    fn place_for(&self, wanted: &Bind, tree: &OwnedFd) -> std::result::Result<OwnedFd, Trouble> {
+        let root = self.root()?;
+        if !wanted.follow_destination {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW;
+            match path::open_in(root, &wanted.destination, flags) {
+                Err(Errno::NOENT) => {}
+                other => return Ok(other?),
+            }
+        }
+        if path::is_kind(tree.as_fd(), rustix::fs::FileType::Directory)? {
+            let mode = Mode::from_raw_mode(0o755);
+            Ok(path::make_directories(root, &wanted.destination, mode)?)
+        } else {
+            Ok(path::make_file(root, &wanted.destination)?)
+        }
+    }
+
+    /// Makes the built root the root.
+    pub(super) fn enter(&mut self, entry: Entry) -> Done {
+        let root = self.root()?;
+        rustix::process::fchdir(root)?;
+        match entry {
+            Entry::Pivot => pivot()?,
+            Entry::Move => {
+                let top = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+                mount::attach(root, &top)?;
+                rustix::process::chroot(".")?;
+            }
+            Entry::Chroot => rustix::process::chroot(".")?,
+        }
+        Ok(rustix::process::chdir("/")?)
+    }
+
+    /// Makes the root mount read-only.
+    pub(super) fn make_root_read_only(&mut self) -> Done {
+        let change = Change {
+            set: mount::ATTR_RDONLY,
+            ..Change::default()
+        };
+        Ok(mount::set_attributes(self.root()?.as_fd(), &change, false)?)
+    }
+
+    /// Makes a directory and its parents, when missing.
+    pub(super) fn make_directory(&mut self, wanted: &Path) -> Done {
+        path::make_directories(self.root()?, wanted, Mode::from_raw_mode(0o755))?;
+        Ok(())
+    }
+}
+
+/// Whether the kernel has said that this type must not be mounted here, by us.
+fn refused(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::PERM | Errno::BUSY | Errno::ACCESS | Errno::NODEV
+    )
+}
+
+fn make_filesystem(wanted: &Filesystem, place: &OwnedFd) -> std::result::Result<OwnedFd, Trouble> {
+    let new = Configuration::begin(&wanted.kind)?;
+    let told = |errno: Errno, new: &Configuration| Trouble {
+        errno,
+        reason: Reason::Plain,
+        detail: new.complaint().unwrap_or_default(),
+    };
+    if !wanted.source.is_empty() {
+        new.option("source", Some(&wanted.source))
+            .map_err(|errno| told(errno, &new))?;
+    }
+    for (key, value) in &wanted.options {
+        new.option(key, value.as_deref()).map_err(|errno| {
+            let mut trouble = told(errno, &new);
+            if trouble.detail.is_empty() {
+                trouble.detail = format!("option {key}");
+            }
+            trouble
+        })?;
+    }
+    let with_mode = wanted.options.iter().any(|(key, _)| key == "mode");
+    if wanted.kind == "tmpfs" && !with_mode {
+        let mode = rustix::fs::fstat(place)?.st_mode & 0o7777;
+        new.option("mode", Some(&format!("{mode:o}")))?;
+    }
+    // What is copied up must still be written; the attributes follow when the content is there.
+    let first = if wanted.copy_up {
+        0
+    } else {
+        wanted.attributes.set | wanted.attributes.set_below
+    };
+    Ok(new.finish(first)?)
+}
+
+/// Sets attributes and propagation of a detached tree.
+fn change(tree: &OwnedFd, wanted: &Attributes) -> Done {
+    let (propagation, all) = wanted.propagation.unwrap_or((0, false));
+    let here = Change {
+        set: wanted.set,
+        clear: wanted.clear,
+        propagation: if all { 0 } else { propagation },
+        user_namespace: 0,
+    };
+    let below = Change {
+        set: wanted.set_below,
+        clear: wanted.clear_below,
+        propagation: if all { propagation } else { 0 },
+        user_namespace: 0,
+    };
+    for (change, recursive) in [(here, false), (below, true)] {
+        if change != Change::default() {
+            set_unless_locked(tree, &change, recursive)?;
+        }
+    }
+    Ok(())
+}
+
+/// In a user namespace the host's choice about access times may be locked; then it stays as it is.
+fn set_unless_locked(tree: &OwnedFd, change: &Change, recursive: bool) -> Done {
+    match mount::set_attributes(tree.as_fd(), change, recursive) {
+        Err(Errno::PERM) if (change.set | change.clear) & ATIME != 0 => {
+            let without = Change {
+                set: change.set & !ATIME,
+                clear: change.clear & !ATIME,
+                ..*change
+            };
+            Ok(mount::set_attributes(tree.as_fd(), &without, recursive)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Nothing may hide what the kernel says in `/proc`: labels and parameters are written there.
+fn refuse_inside_proc(place: &OwnedFd, wanted: &Bind) -> Done {
+    if rustix::fs::fstatfs(place)?.f_type != PROC_MAGIC {
+        return Ok(());
+    }
+    let inside = path::relative(&wanted.destination);
+    let allowed = inside
+        .strip_prefix("proc")
+        .is_ok_and(|file| REPLACEABLE.iter().any(|name| file == Path::new(name)));
+    if allowed {
+        Ok(())
+    } else {
+        Err(Trouble::because(Reason::InsideProc, Errno::PERM))
+    }
+}
+
+/// `pivot_root(2)` refuses a root whose parent mount is shared, so that one is made private: it is the
+/// first directory on the way up that is the root of a mount.
+fn make_parent_private(root: &Path) -> Done {
+    let change = Change {
+        propagation: PRIVATE,
+        ..Change::default()
+    };
+    for above in root.ancestors() {
+        let place = rustix::fs::open(above, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        match mount::set_attributes(place.as_fd(), &change, false) {
+            Err(Errno::INVAL) => {}
+            other => return Ok(other?),
+        }
+    }
+    Ok(())
+}
+
+/// Exchanges the root and lets go of the old one, without a word to the mounts outside.
+fn pivot() -> Done {
+    let old = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::process::pivot_root(".", ".")?;
+    let quiet = Change {
+        propagation: SLAVE,
+        ..Change::default()
+    };
+    rustix::process::fchdir(&old)?;
+    mount::set_attributes(old.as_fd(), &quiet, true)?;
+    Ok(rustix::mount::unmount(
+        ".",
+        rustix::mount::UnmountFlags::DETACH,
+    )?)
+}

@@ -1,0 +1,134 @@
+//! What the process is and may do: names, limits, scheduling, identity, capabilities.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use rustix::fs::Mode;
+
+use super::Doing;
+use super::report::Reason;
+use super::report::Trouble;
+use crate::plan::step::Capabilities;
+use crate::plan::step::Scheduling;
+use crate::plan::step::Step;
+use crate::plan::step::User;
+use crate::sys::Errno;
+use crate::sys::Result;
+use crate::sys::identity;
+use crate::sys::identity::Sets;
+use crate::sys::namespace;
+use crate::sys::tuning;
+
+/// `CLONE_NEWCGROUP`.
+const NEW_CGROUP: u64 = 0x0200_0000;
+
+/// Does a step that needs nothing of those before it.
+pub(super) fn apply(step: &Step) -> Result<()> {
+    match step {
+        Step::BecomeRoot => become_root(),
+        Step::CgroupNamespace => namespace::leave(NEW_CGROUP),
+        Step::Keyring(name) => join_keyring(name),
+        Step::Loopback => tuning::loopback_up(),
+        Step::Hostname(name) => rustix::system::sethostname(name.as_bytes()),
+        Step::Domainname(name) => rustix::system::setdomainname(name.as_bytes()),
+        Step::Rlimit(limit) => tuning::limit(0, limit.resource, limit.soft, limit.hard),
+        Step::Schedule(scheduling) => schedule(scheduling),
+        Step::IoPriority { class, level } => tuning::io_priority(*class, *level),
+        Step::MemoryPolicy { mode, nodes } => tuning::memory_policy(*mode, nodes),
+        Step::Personality(domain) => tuning::personality(*domain),
+        Step::Affinity(cpus) => tuning::run_on(cpus),
+        Step::Umask(mask) => {
+            rustix::process::umask(Mode::from_raw_mode(*mask));
+            Ok(())
+        }
+        Step::Session => rustix::process::setsid().map(drop),
+        Step::Bound(mask) => identity::bound(*mask),
+        Step::Capabilities(sets) => set_capabilities(*sets),
+        Step::NoNewPrivileges => identity::no_new_privileges(),
+        _ => Err(Errno::NOSYS),
+    }
+}
+
+/// The user who made the namespace has no number in it; its root has.
+fn become_root() -> Result<()> {
+    identity::become_group(0)?;
+    identity::become_user(0)
+}
+
+/// A kernel without keys, or a user with too many, does not keep a program from running.
+fn join_keyring(name: &str) -> Result<()> {
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    match identity::join_session_keyring(&name) {
+        Err(Errno::NOSYS | Errno::DQUOT | Errno::PERM) => Ok(()),
+        other => other,
+    }
+}
+
+fn schedule(wanted: &Scheduling) -> Result<()> {
+    tuning::schedule(tuning::Scheduling {
+        size: 0,
+        policy: wanted.policy,
+        flags: wanted.flags,
+        nice: wanted.nice,
+        priority: wanted.priority,
+        runtime: wanted.runtime,
+        deadline: wanted.deadline,
+        period: wanted.period,
+    })
+}
+
+/// Sets what was asked for as far as this process holds it: a caller who asks for all gets all there is.
+fn set_capabilities(wanted: Capabilities) -> Result<()> {
+    let held = identity::capabilities()?.permitted;
+    let permitted = wanted.permitted & held;
+    let inheritable = wanted.inheritable & held;
+    identity::set_capabilities(Sets {
+        effective: wanted.effective & permitted,
+        permitted,
+        inheritable,
+    })?;
+    identity::ambient(wanted.ambient & permitted & inheritable)
+}
+
+impl Doing {
+    /// Takes on user and groups, and keeps what capabilities there are for the step that sets them.
+    pub(super) fn become_user(&mut self, user: &User) -> std::result::Result<(), Trouble> {
+        identity::keep_capabilities(true)?;
+        if let Some(groups) = &user.groups {
+            identity::set_groups(groups)?;
+        }
+        identity::become_group(user.gid)?;
+        identity::become_user(user.uid)?;
+        identity::keep_capabilities(false)?;
+        match self.late_directory.take() {
+            Some(directory) => go(&directory),
+            None => Ok(()),
+        }
+    }
+
+    /// Enters the working directory. One that only the program's user may enter waits for that user.
+    pub(super) fn enter_directory(&mut self, path: &Path) -> std::result::Result<(), Trouble> {
+        match go(path) {
+            Err(trouble) if matches!(trouble.errno, Errno::ACCESS | Errno::PERM) => {
+                self.late_directory = Some(path.to_owned());
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+/// Enters a directory through no magic link, and sees that it lies inside the root: a descriptor of a
+/// directory outside would otherwise be a way out.
+fn go(path: &Path) -> std::result::Result<(), Trouble> {
+    use rustix::fs::OFlags;
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let directory = crate::sys::path::open_in(&root, path, OFlags::PATH | OFlags::DIRECTORY)?;
+    rustix::process::fchdir(&directory)?;
+    let here = rustix::process::getcwd(Vec::new())?;
+    if here.to_bytes().starts_with(b"/") {
+        Ok(())
+    } else {
+        Err(Trouble::because(Reason::OutsideRoot, Errno::NOENT))
+    }
+}
