@@ -6,6 +6,7 @@ pub mod mount;
 pub mod namespace;
 pub mod path;
 pub mod process;
+pub mod program;
 pub mod seal;
 pub mod signal;
 pub mod socket;

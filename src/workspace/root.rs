@@ -1,0 +1,178 @@
+//! Where the state of workspaces is kept.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Where root keeps it.
+const SYSTEM: &str = "/run/bulkhead";
+
+/// The directory of all workspaces' state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateRoot {
+    /// The directory, absolute.
+    pub path: PathBuf,
+    /// Whether it lies in `$XDG_RUNTIME_DIR`, whose files are swept away unless they are sticky.
+    pub swept: bool,
+}
+
+/// A directory cannot be the root of the state.
+#[derive(Debug, thiserror::Error)]
+pub enum RootError {
+    /// The host's own root was named.
+    #[error("--root: {path:?} must not be the root directory")]
+    Whole {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// A relative path was given, and the present directory cannot be found.
+    #[error("--root: {path:?} cannot be made absolute")]
+    NoDirectory {
+        /// As it was given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What the choice depends on; a struct so that tests can make it.
+#[derive(Debug, Default)]
+pub(super) struct Surroundings {
+    effective_uid: u32,
+    in_user_namespace: bool,
+    user: Option<OsString>,
+    runtime_directory: Option<OsString>,
+}
+
+impl StateRoot {
+    /// The root that `--root` names, or else the one that callers without `--root` expect.
+    ///
+    /// `rootless` overrides what is found about the user (`--rootless true|false`).
+    ///
+    /// # Errors
+    ///
+    /// [`RootError`] when the named directory cannot be used.
+    pub fn choose(given: Option<&Path>, rootless: Option<bool>) -> Result<Self, RootError> {
+        if let Some(path) = given {
+            return Self::named(path);
+        }
+        Ok(Self::default_in(&Surroundings::found(), rootless))
+    }
+
+    fn named(path: &Path) -> Result<Self, RootError> {
+        let absolute = std::path::absolute(path).map_err(|source| RootError::NoDirectory {
+            path: path.to_owned(),
+            source,
+        })?;
+        if absolute.components().count() <= 1 {
+            return Err(RootError::Whole {
+                path: path.to_owned(),
+            });
+        }
+        Ok(Self {
+            path: absolute,
+            swept: false,
+        })
+    }
+
+    fn default_in(around: &Surroundings, rootless: Option<bool>) -> Self {
+        let found = around.effective_uid != 0
+            || (around.in_user_namespace
+                && around.user.as_deref().is_none_or(|user| user != "root"));
+        let own = around
+            .runtime_directory
+            .as_ref()
+            .filter(|directory| !directory.is_empty());
+        match own.filter(|_| rootless.unwrap_or(found)) {
+            Some(directory) => Self {
+                path: Path::new(directory).join("bulkhead"),
+                swept: true,
+            },
+            None => Self {
+                path: SYSTEM.into(),
+                swept: false,
+            },
+        }
+    }
+}
+
+impl Surroundings {
+    /// Rootless podman calls us as uid 0 of its user namespace, with `XDG_RUNTIME_DIR` and without `USER`; for root
+    /// it sets `XDG_RUNTIME_DIR` to nothing.
+    fn found() -> Self {
+        let runtime_directory =
+            std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty());
+        if runtime_directory.is_none() {
+            return Self::default();
+        }
+        let effective_uid = rustix::process::geteuid().as_raw();
+        let in_user_namespace = effective_uid == 0 && in_user_namespace();
+        Self {
+            effective_uid,
+            in_user_namespace,
+            user: std::env::var_os("USER"),
+            runtime_directory,
+        }
+    }
+}
+
+/// Whether ids are mapped: the first user namespace maps all of them to themselves in one line.
+pub(super) fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let fields: Vec<&str> = map.split_ascii_whitespace().collect();
+    fields != ["0", "0", "4294967295"] && !fields.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(uid: u32, mapped: bool, user: Option<&str>, directory: Option<&str>) -> PathBuf {
+        let around = Surroundings {
+            effective_uid: uid,
+            in_user_namespace: mapped,
+            user: user.map(OsString::from),
+            runtime_directory: directory.map(OsString::from),
+        };
+        StateRoot::default_in(&around, None).path
+    }
+
+    #[test]
+    fn root_keeps_its_state_in_run() {
+        assert_eq!(
+            chosen(0, false, None, Some("/run/user/0")),
+            Path::new("/run/bulkhead")
+        );
+        assert_eq!(chosen(0, false, None, None), Path::new("/run/bulkhead"));
+    }
+
+    #[test]
+    fn root_of_a_user_namespace_keeps_it_in_its_runtime_directory() {
+        assert_eq!(
+            chosen(0, true, None, Some("/run/user/1")),
+            Path::new("/run/user/1/bulkhead")
+        );
+        assert_eq!(
+            chosen(0, true, Some("root"), Some("/run/user/1")),
+            Path::new("/run/bulkhead")
+        );
+    }
+
+    #[test]
+    fn users_keep_it_in_their_runtime_directory() {
+        assert_eq!(
+            chosen(7, false, Some("u"), Some("/run/user/7")),
+            Path::new("/run/user/7/bulkhead")
+        );
+        assert_eq!(
+            chosen(7, false, Some("u"), Some("")),
+            Path::new("/run/bulkhead")
+        );
+    }
+
+    #[test]
+    fn the_hosts_own_root_is_refused() {
+        assert!(StateRoot::choose(Some(Path::new("/")), None).is_err());
+        assert!(StateRoot::choose(Some(Path::new("/run/x/")), None).is_ok());
+    }
+}

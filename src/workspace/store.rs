@@ -1,0 +1,417 @@
+//! The directories in which workspaces are remembered: one each, made by its creator and removed last.
+//!
+//! ```text
+//! ROOT/ID/state.json   the record, replaced as a whole
+//! ROOT/ID/config.json  the configuration, as it was given
+//! ROOT/ID/cgroup       a link whose text is the path of its cgroup: read when the record cannot be
+//! ROOT/ID/start.sock   where its first process waits for `start`
+//! ROOT/ID/notify/      where it tells the service manager that it is ready
+//! ```
+//!
+//! `mkdir(2)` decides who makes a workspace; `flock(2)` on the directory, who changes it. Files are renamed into place
+//! without `fsync(2)`: they matter only as long as the host's present uptime, which no power cut survives.
+
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::AtFlags;
+use rustix::fs::FlockOperation;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+use crate::spec::id::ContainerId;
+use crate::sys::Errno;
+use crate::workspace::root::StateRoot;
+
+/// The link that names the cgroup.
+pub const CGROUP: &str = "cgroup";
+/// The record.
+pub const STATE: &str = "state.json";
+/// The configuration as it was given.
+pub const CONFIG: &str = "config.json";
+/// The socket on which the first process waits.
+pub const START: &str = "start.sock";
+
+/// Something about the directory of a workspace failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such workspace.
+    #[error("container does not exist")]
+    Missing,
+    /// There is one of that name already.
+    #[error("container with given ID already exists")]
+    Taken,
+    /// Another command has removed the directory that was just made.
+    #[error("container does not exist any more: another command deleted it")]
+    Removed,
+    /// Something could not be done to a file of it.
+    #[error("{what} {path:?}")]
+    Failed {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: Errno,
+    },
+}
+
+/// All workspaces of one state root.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: StateRoot,
+}
+
+impl Store {
+    /// The store at `root`; nothing is looked at yet.
+    #[must_use]
+    pub fn new(root: StateRoot) -> Self {
+        Self { root }
+    }
+
+    /// The directory of all workspaces.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root.path
+    }
+
+    /// Makes the directory of a new workspace, and holds its lock.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Taken`] when there is one already.
+    pub fn make(&self, id: &ContainerId) -> Result<Home, StoreError> {
+        let path = self.root.path.join(id);
+        let made = match rustix::fs::mkdir(&path, Mode::RWXU) {
+            Err(Errno::NOENT) => {
+                self.make_root()?;
+                rustix::fs::mkdir(&path, Mode::RWXU)
+            }
+            answer => answer,
+        };
+        match made {
+            Err(Errno::EXIST) => return Err(StoreError::Taken),
+            answer => answer.map_err(failed("cannot make", &path))?,
+        }
+        let home = Home::at(path).map_err(|error| match error {
+            StoreError::Missing => StoreError::Removed,
+            other => other,
+        })?;
+        home.lock()?;
+        Ok(home)
+    }
+
+    /// Finds the directory of a workspace.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] when there is none.
+    pub fn open(&self, id: &ContainerId) -> Result<Home, StoreError> {
+        Home::at(self.root.path.join(id))
+    }
+
+    /// The names of all workspaces, sorted.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the root exists and cannot be read.
+    pub fn ids(&self) -> Result<Vec<ContainerId>, StoreError> {
+        let path = &self.root.path;
+        let entries = match std::fs::read_dir(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            answer => answer.map_err(|error| failed("cannot read", path)(errno_of(&error)))?,
+        };
+        let directories = entries
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let mut ids: Vec<ContainerId> = directories
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// A root in `$XDG_RUNTIME_DIR` is made sticky: what is not may be swept away after some hours.
+    fn make_root(&self) -> Result<(), StoreError> {
+        let path = &self.root.path;
+        let mut builder = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
+        builder
+            .create(path)
+            .map_err(|error| failed("cannot make", path)(errno_of(&error)))?;
+        if self.root.swept {
+            let mode = Mode::RWXU | Mode::SVTX;
+            rustix::fs::chmod(path, mode).map_err(failed("cannot change the mode of", path))?;
+        }
+        Ok(())
+    }
+}
+
+/// The directory of one workspace.
+#[derive(Debug)]
+pub struct Home {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
+impl Home {
+    fn at(path: PathBuf) -> Result<Self, StoreError> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(directory) => Ok(Self { path, directory }),
+            Err(Errno::NOENT) => Err(StoreError::Missing),
+            Err(source) => Err(failed("cannot open", &path)(source)),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits until no other command changes this workspace, and keeps others waiting until this value is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Removed`] when the other command was a deletion.
+    pub fn lock(&self) -> Result<(), StoreError> {
+        self.take(FlockOperation::LockExclusive).map(drop)
+    }
+
+    /// Like [`Home::lock`], but gives `false` at once when another command holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// As [`Home::lock`].
+    pub fn try_lock(&self) -> Result<bool, StoreError> {
+        self.take(FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn take(&self, how: FlockOperation) -> Result<bool, StoreError> {
+        loop {
+            match rustix::fs::flock(&self.directory, how) {
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(false),
+                Err(source) => return Err(failed("cannot lock", &self.path)(source)),
+                Ok(()) => break,
+            }
+        }
+        let stat =
+            rustix::fs::fstat(&self.directory).map_err(failed("cannot look at", &self.path))?;
+        if stat.st_nlink == 0 {
+            Err(StoreError::Removed)
+        } else {
+            Ok(true)
+        }
+    }
+
+    /// Lets other commands change this workspace.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `flock(2)` does.
+    pub fn unlock(&self) -> Result<(), StoreError> {
+        rustix::fs::flock(&self.directory, FlockOperation::Unlock)
+            .map_err(failed("cannot unlock", &self.path))
+    }
+
+    /// The user who made it.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `fstat(2)` does.
+    pub fn owner(&self) -> Result<u32, StoreError> {
+        let stat =
+            rustix::fs::fstat(&self.directory).map_err(failed("cannot look at", &self.path))?;
+        Ok(stat.st_uid)
+    }
+
+    /// Reads a file of it; nothing when there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails when there is one that cannot be read.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.directory, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            answer => answer.map_err(failed("cannot open", &self.path.join(name)))?,
+        };
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut bytes)
+            .map_err(|error| failed("cannot read", &self.path.join(name))(errno_of(&error)))?;
+        Ok(Some(bytes))
+    }
+
+    /// Puts a file in place as a whole: others see the old one or the new one.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be written; the old one is then untouched.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.path.join(name);
+        let temporary = format!(".{name}");
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(failed("cannot make", &path))?;
+        std::fs::File::from(file)
+            .write_all(bytes)
+            .map_err(|error| failed("cannot write", &path)(errno_of(&error)))?;
+        rustix::fs::renameat(&self.directory, &temporary, &self.directory, name)
+            .map_err(failed("cannot replace", &path))
+    }
+
+    /// Writes down a path as the text of a link: it is there as a whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `symlinkat(2)` does.
+    pub fn note(&self, name: &str, text: &Path) -> Result<(), StoreError> {
+        rustix::fs::symlinkat(text, &self.directory, name)
+            .map_err(failed("cannot make", &self.path.join(name)))
+    }
+
+    /// The path that [`Home::note`] wrote; nothing when there is none.
+    #[must_use]
+    pub fn noted(&self, name: &str) -> Option<PathBuf> {
+        let text = rustix::fs::readlinkat(&self.directory, name, Vec::new()).ok()?;
+        Some(OsString::from_vec(text.into_bytes()).into())
+    }
+
+    /// Removes everything of it and at last the directory.
+    ///
+    /// The link to the cgroup goes last but one, so that a deletion that was cut short can be repeated.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first thing that cannot be removed.
+    pub fn remove(self) -> Result<(), StoreError> {
+        let path = &self.path;
+        let entries = std::fs::read_dir(path)
+            .map_err(|error| failed("cannot read", path)(errno_of(&error)))?;
+        for entry in entries.flatten() {
+            if entry.file_name() != OsStr::new(CGROUP) {
+                remove_entry(&entry.path()).map_err(failed("cannot remove", &entry.path()))?;
+            }
+        }
+        match rustix::fs::unlinkat(&self.directory, CGROUP, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(source) => return Err(failed("cannot remove", &path.join(CGROUP))(source)),
+        }
+        rustix::fs::rmdir(path).map_err(failed("cannot remove", path))
+    }
+}
+
+impl AsFd for Home {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+/// Removes a file, or a directory of files.
+fn remove_entry(path: &Path) -> Result<(), Errno> {
+    let removed = match rustix::fs::unlink(path) {
+        Err(Errno::ISDIR) => std::fs::remove_dir_all(path).map_err(|error| errno_of(&error)),
+        answer => answer,
+    };
+    removed.or_else(|errno| {
+        if errno == Errno::NOENT {
+            Ok(())
+        } else {
+            Err(errno)
+        }
+    })
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Failed { what, path, source }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let home = tempfile::tempdir().unwrap();
+        let root = StateRoot {
+            path: home.path().join("deep/root"),
+            swept: false,
+        };
+        (home, Store::new(root))
+    }
+
+    fn id(name: &str) -> ContainerId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn only_one_of_many_can_make_a_workspace() {
+        let (_home, store) = store();
+        let made = std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| store.make(&id("a")).is_ok()))
+                .collect();
+            tries
+                .into_iter()
+                .filter_map(|attempt| attempt.join().ok())
+                .filter(|made| *made)
+                .count()
+        });
+        assert_eq!(made, 1);
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_what_was_not_is_nothing() {
+        let (_home, store) = store();
+        let home = store.make(&id("a")).unwrap();
+        home.write(STATE, b"one").unwrap();
+        home.write(STATE, b"two").unwrap();
+        home.note(CGROUP, Path::new("/sys/fs/cgroup/a")).unwrap();
+        assert_eq!(home.read(STATE).unwrap().unwrap(), b"two");
+        assert_eq!(home.read(CONFIG).unwrap(), None);
+        assert_eq!(home.noted(CGROUP).unwrap(), Path::new("/sys/fs/cgroup/a"));
+    }
+
+    #[test]
+    fn a_removed_workspace_does_not_exist() {
+        let (_home, store) = store();
+        let home = store.make(&id("a")).unwrap();
+        home.write(STATE, b"one").unwrap();
+        std::fs::create_dir(home.path().join("notify")).unwrap();
+        home.remove().unwrap();
+        assert!(matches!(store.open(&id("a")), Err(StoreError::Missing)));
+    }
+
+    #[test]
+    fn who_waited_for_a_deletion_is_told_of_it() {
+        let (_home, store) = store();
+        let first = store.make(&id("a")).unwrap();
+        let second = store.open(&id("a")).unwrap();
+        assert!(!second.try_lock().unwrap());
+        first.remove().unwrap();
+        assert!(matches!(second.lock(), Err(StoreError::Removed)));
+    }
+
+    #[test]
+    fn a_root_that_is_not_there_holds_no_workspaces() {
+        let (_home, store) = store();
+        assert_eq!(store.ids().unwrap(), Vec::new());
+        store.make(&id("b")).unwrap();
+        store.make(&id("a")).unwrap();
+        assert_eq!(store.ids().unwrap(), [id("a"), id("b")]);
+    }
+}
