@@ -5,7 +5,9 @@
 
 mod absent;
 pub mod capability;
+pub mod default;
 mod error;
+mod hardware;
 pub mod hooks;
 pub mod id;
 pub mod linux;

@@ -160,6 +160,13 @@ pub fn no_new_privileges() -> Result<()> {
     rustix::thread::set_no_new_privs(true)
 }
 
+/// The user and the group that this process counts as (`geteuid(2)`, `getegid(2)`).
+#[must_use]
+pub fn effective() -> (u32, u32) {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    (uid.as_raw(), gid.as_raw())
+}
+
 /// Becomes this group, real, effective and saved.
 ///
 /// # Errors
