@@ -1,0 +1,50 @@
+# What can be done with this checkout; `make` alone lists it.
+PREFIX ?= /usr/local
+DESTDIR ?=
+target := target/x86_64-unknown-linux-gnu
+product := $(target)/release/bulkhead
+machine := tests/host/run $(if $(SYSTEMD),--systemd)
+
+.PHONY: help setup build demo check test test-native test-machine bench install shell-machine
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+setup: ## install by package name what a fresh Debian 12 lacks (as root)
+	@.ci/setup
+
+build: setup ## the product: one static binary
+	cargo build --release --locked
+
+demo: build ## a container's whole life, here and once more in the test machine
+	BULKHEAD=$(CURDIR)/$(product) examples/demo
+	tests/host/run --systemd --env BULKHEAD=$(CURDIR)/$(product) -- examples/demo
+
+check: setup ## formatting, lints, licences, scripts
+	@.ci/check
+
+test: setup ## every test there is, here and in the test machine
+	@.ci/test native machine
+
+test-native: setup ## the tests that run on this host
+	@.ci/test native
+
+test-machine: setup ## the tests in the test machine, where none may be skipped
+	@.ci/test machine
+
+bench: build ## start-up times beside Debian's crun and runc
+	BULKHEAD=$(CURDIR)/$(product) benches/run
+
+install: build ## into DESTDIR/PREFIX, with manual pages and shell completions
+	install -D -m 755 $(product) $(DESTDIR)$(PREFIX)/bin/bulkhead
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	$(product) man $(DESTDIR)$(PREFIX)/share/man/man1
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(product) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/bulkhead
+	install -d $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+	$(product) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_bulkhead
+	install -d $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(product) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/bulkhead.fish
+
+shell-machine: setup ## a shell in the test machine (SYSTEMD=1: with systemd as pid 1)
+	@$(machine) --shell
