@@ -14,6 +14,8 @@ use super::process::Process;
 use super::process::Rlimit;
 use super::process::RlimitKind;
 use super::process::User;
+use super::resources::DeviceRule;
+use super::resources::Resources;
 
 /// The newest version of the specification that is understood.
 pub const OCI_VERSION: &str = "1.3.0";
@@ -170,7 +172,13 @@ fn linux() -> Linux {
     ];
     Linux {
         namespaces: kinds.map(namespace).to_vec(),
-        resources: Some(serde_json::json!({"devices": [{"allow": false, "access": "rwm"}]})),
+        resources: Some(Resources {
+            devices: vec![DeviceRule {
+                access: "rwm".to_owned(),
+                ..DeviceRule::default()
+            }],
+            ..Resources::default()
+        }),
         masked_paths: MASKED.map(PathBuf::from).to_vec(),
         readonly_paths: READ_ONLY.map(PathBuf::from).to_vec(),
         ..Linux::default()

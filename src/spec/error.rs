@@ -1,5 +1,6 @@
 //! Why a configuration cannot be used, always starting with the property at fault.
 
+use super::resources::ResourcesError;
 use super::seccomp::SeccompSpecError;
 
 /// Why a configuration was refused. The text starts with the path of the property, as it stands in `config.json`.
@@ -24,6 +25,9 @@ pub enum SpecError {
     /// The system call filter says something that it cannot mean.
     #[error(transparent)]
     Seccomp(#[from] SeccompSpecError),
+    /// A limit that cannot be meant.
+    #[error(transparent)]
+    Resources(#[from] ResourcesError),
 }
 
 impl SpecError {

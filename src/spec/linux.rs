@@ -12,6 +12,7 @@ pub use super::hardware::IntelRdt;
 pub use super::hardware::MemoryPolicy;
 pub use super::hardware::MemoryPolicyFlag;
 pub use super::hardware::MemoryPolicyMode;
+use super::resources::Resources;
 use super::seccomp::Seccomp;
 
 /// The `linux` object.
@@ -69,7 +70,7 @@ pub struct Linux {
     pub cgroups_path: String,
     /// Limits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<serde_json::Value>,
+    pub resources: Option<Resources>,
     /// How the root's mount shares mounts with others; empty or absent means `rprivate`.
     #[serde(
         default,

@@ -15,6 +15,7 @@ pub mod list;
 pub mod mount_options;
 pub mod mounts;
 pub mod process;
+pub mod resources;
 pub mod seccomp;
 pub mod state;
 pub mod sysctl;

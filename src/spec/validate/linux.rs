@@ -41,6 +41,9 @@ pub(super) fn check(spec: &Spec, warnings: &mut Vec<Warning>) -> Checked {
     if let Some(seccomp) = &linux.seccomp {
         seccomp.validate()?;
     }
+    if let Some(resources) = &linux.resources {
+        resources.check()?;
+    }
     if let Some(rdt) = &linux.intel_rdt {
         resctrl(rdt)?;
     }
