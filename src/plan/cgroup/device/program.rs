@@ -1,0 +1,146 @@
+//! Compiles device rules into a program for `BPF_PROG_TYPE_CGROUP_DEVICE`.
+//!
+//! The kernel asks about one device and a set of accesses at a time. The rules are gone through from the last to the
+//! first with the set of accesses that no rule has decided yet: a denying rule that matches and shares one of them
+//! answers no; an allowing rule that matches takes its accesses out, and answers yes once none is left. Whatever is
+//! left at the end is denied.
+
+use crate::plan::cgroup::device::Kind;
+use crate::plan::cgroup::device::Rule;
+
+/// Instructions of eBPF as the kernel takes them: opcode, registers, offset and immediate in 64 bits.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Program {
+    /// The instructions, one a number in the byte order of this machine.
+    pub instructions: Vec<u64>,
+}
+
+/// `BPF_LDX | BPF_MEM | BPF_W`: a register from 32 bits of the context.
+pub(super) const LOAD: u8 = 0x61;
+/// `BPF_ALU64 | BPF_MOV | BPF_X`.
+pub(super) const COPY: u8 = 0xbf;
+/// `BPF_ALU64 | BPF_MOV | BPF_K`.
+pub(super) const SET: u8 = 0xb7;
+/// `BPF_ALU | BPF_AND | BPF_K`.
+pub(super) const AND: u8 = 0x54;
+/// `BPF_ALU | BPF_RSH | BPF_K`.
+pub(super) const SHIFT_RIGHT: u8 = 0x74;
+/// `BPF_JMP32 | BPF_JNE | BPF_K`.
+pub(super) const JUMP_IF_OTHER: u8 = 0x56;
+/// `BPF_JMP32 | BPF_JEQ | BPF_K`.
+pub(super) const JUMP_IF_EQUAL: u8 = 0x16;
+/// `BPF_JMP | BPF_EXIT`.
+pub(super) const EXIT: u8 = 0x95;
+
+/// Where the answer goes.
+const ANSWER: u8 = 0;
+/// Where the context is at the start: `{access << 16 | kind, major, minor}`, 32 bits each.
+const CONTEXT: u8 = 1;
+/// The kind of device.
+const KIND: u8 = 2;
+/// The accesses that are not decided yet.
+const UNDECIDED: u8 = 3;
+/// The device's major number.
+const MAJOR: u8 = 4;
+/// The device's minor number.
+const MINOR: u8 = 5;
+/// For what one rule needs.
+const SCRATCH: u8 = 6;
+
+const fn instruction(opcode: u8, to: u8, from: u8, offset: i16, immediate: i32) -> u64 {
+    let [offset_low, offset_high] = offset.to_le_bytes();
+    let [a, b, c, d] = immediate.to_le_bytes();
+    u64::from_le_bytes([
+        opcode,
+        to | (from << 4),
+        offset_low,
+        offset_high,
+        a,
+        b,
+        c,
+        d,
+    ])
+}
+
+/// Compiles `rules`.
+pub(super) fn compile(rules: &[Rule]) -> Program {
+    let mut instructions = vec![
+        instruction(LOAD, KIND, CONTEXT, 0, 0),
+        instruction(COPY, UNDECIDED, KIND, 0, 0),
+        instruction(SHIFT_RIGHT, UNDECIDED, 0, 0, 16),
+        instruction(AND, KIND, 0, 0, 0xffff),
+        instruction(LOAD, MAJOR, CONTEXT, 4, 0),
+        instruction(LOAD, MINOR, CONTEXT, 8, 0),
+    ];
+    let last_that_matters = rules.iter().rposition(Rule::is_blanket).unwrap_or_default();
+    let (ends, rest) = match rules.get(last_that_matters) {
+        Some(rule) if rule.is_blanket() => (rule.allow, &rules[last_that_matters + 1..]),
+        _ => (false, rules),
+    };
+    for rule in rest.iter().rev() {
+        instructions.extend(one_rule(rule));
+    }
+    instructions.extend(answer(ends));
+    Program { instructions }
+}
+
+/// The instructions that end with an answer.
+fn answer(allow: bool) -> [u64; 2] {
+    [
+        instruction(SET, ANSWER, 0, 0, i32::from(allow)),
+        instruction(EXIT, 0, 0, 0, 0),
+    ]
+}
+
+/// One rule: tests that jump behind the block if the rule does not match, then what it decides.
+fn one_rule(rule: &Rule) -> Vec<u64> {
+    let kind = rule.kind.map(|kind| match kind {
+        Kind::Block => 1,
+        Kind::Character => 2,
+    });
+    let tests: Vec<(u8, i32)> = [
+        (KIND, kind),
+        (MAJOR, rule.major.map(u32::cast_signed)),
+        (MINOR, rule.minor.map(u32::cast_signed)),
+    ]
+    .into_iter()
+    .filter_map(|(register, wanted)| Some((register, wanted?)))
+    .collect();
+    let decision = if rule.allow {
+        allow(rule.access)
+    } else {
+        deny(rule.access)
+    };
+
+    let mut block = Vec::with_capacity(tests.len() + decision.len());
+    for (index, (register, wanted)) in tests.iter().enumerate() {
+        let behind = offset(tests.len() - index - 1 + decision.len());
+        block.push(instruction(JUMP_IF_OTHER, *register, 0, behind, *wanted));
+    }
+    block.extend(decision);
+    block
+}
+
+fn allow(access: u8) -> Vec<u64> {
+    let mut block = vec![
+        instruction(AND, UNDECIDED, 0, 0, i32::from(!access & 7)),
+        instruction(JUMP_IF_OTHER, UNDECIDED, 0, 2, 0),
+    ];
+    block.extend(answer(true));
+    block
+}
+
+fn deny(access: u8) -> Vec<u64> {
+    let mut block = vec![
+        instruction(COPY, SCRATCH, UNDECIDED, 0, 0),
+        instruction(AND, SCRATCH, 0, 0, i32::from(access)),
+        instruction(JUMP_IF_EQUAL, SCRATCH, 0, 2, 0),
+    ];
+    block.extend(answer(false));
+    block
+}
+
+/// A block has at most eight instructions, so this always fits.
+fn offset(instructions: usize) -> i16 {
+    i16::try_from(instructions).unwrap_or(i16::MAX)
+}

@@ -1,0 +1,204 @@
+//! The list of writes: one line of one file of the cgroup each, and the field of the spec that asked for it.
+//!
+//! A value that leaves everything as it is becomes no write at all: callers like Docker complete an update with
+//! zeros. A value that lifts a limit needs no controller as long as nothing has been limited, which is why a fresh
+//! cgroup may go without a controller that only `-1` was asked of.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::host::Host;
+use crate::plan::cgroup::CgroupError;
+use crate::plan::cgroup::cpu;
+use crate::plan::cgroup::device::DeviceFilter;
+use crate::plan::cgroup::io;
+use crate::plan::cgroup::memory;
+use crate::plan::cgroup::other;
+use crate::spec::resources::Resources;
+
+/// One line for one file of the cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct CgroupWrite {
+    /// The file, in the workspace's own directory.
+    pub file: String,
+    /// What is written, without a newline.
+    pub value: String,
+    /// The field of the spec that asked for it, from `linux` on.
+    pub field: String,
+    /// What to do if there is no such file.
+    pub if_absent: IfAbsent,
+}
+
+/// What to do if a file is not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub enum IfAbsent {
+    /// The limit could not be kept: fail.
+    #[default]
+    Fail,
+    /// What it would have limited does not exist either: go on.
+    Skip,
+    /// Write something else to another file.
+    Instead {
+        /// The other file.
+        file: String,
+        /// What is written there.
+        value: String,
+    },
+}
+
+/// What a workspace may use.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct Limits {
+    /// The controllers that the writes need.
+    pub controllers: BTreeSet<String>,
+    /// The writes, in an order in which a fresh cgroup takes them.
+    pub writes: Vec<CgroupWrite>,
+    /// The device filter; none leaves the present one in place.
+    pub devices: Option<DeviceFilter>,
+    /// Refuse a memory limit below what is in use.
+    pub check_before_update: bool,
+    /// What was asked and has no meaning in cgroup v2, a sentence each.
+    pub ignored: Vec<String>,
+}
+
+/// What is in force, for what one field alone does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Present {
+    /// The limit of memory in bytes; none if there is none.
+    pub memory_limit: Option<i64>,
+    /// Processor time per period in microseconds; none if there is no limit.
+    pub cpu_quota: Option<i64>,
+    /// That period.
+    pub cpu_period: Option<u64>,
+}
+
+impl CgroupWrite {
+    /// A line for a file that must be there.
+    pub(super) fn new(file: &str, value: &dyn fmt::Display, field: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            value: value.to_string(),
+            field: format!("linux.resources.{field}"),
+            if_absent: IfAbsent::Fail,
+        }
+    }
+
+    /// The same, but it is no harm if the file is missing.
+    pub(super) fn or_skip(self) -> Self {
+        Self {
+            if_absent: IfAbsent::Skip,
+            ..self
+        }
+    }
+
+    /// The controller that the file belongs to; none for files that every cgroup has.
+    #[must_use]
+    pub fn controller(&self) -> Option<&str> {
+        let (controller, parameter) = self.file.split_once('.')?;
+        let everywhere = controller == "cgroup" || parameter == "pressure";
+        (!everywhere).then_some(controller)
+    }
+
+    /// Whether this only lifts a limit.
+    fn lifts(&self) -> bool {
+        self.value == "max"
+    }
+}
+
+impl fmt::Display for CgroupWrite {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "write {:?} to {}", self.value, self.file)
+    }
+}
+
+/// The limits of a workspace that is made.
+pub(super) fn first(
+    resources: Option<&Resources>,
+    oci_version: &str,
+    host: &Host,
+) -> Result<Limits, CgroupError> {
+    let nothing = Resources::default();
+    let resources = resources.unwrap_or(&nothing);
+    let mut limits = gather(resources, &Present::default())?;
+    limits
+        .writes
+        .extend(other::pids_at_first(resources, oci_version));
+    limits
+        .writes
+        .retain(|write| !write.lifts() || is_available(write, host));
+    limits.devices = Some(DeviceFilter::new(&resources.devices));
+    finish(limits, host)
+}
+
+/// The changes of a workspace that is there.
+///
+/// # Errors
+///
+/// As for a workspace that is made; besides, what is in force counts for fields that depend on each other.
+pub fn update(
+    resources: &Resources,
+    present: &Present,
+    host: &Host,
+) -> Result<Limits, CgroupError> {
+    let mut limits = gather(resources, present)?;
+    limits.writes.extend(other::pids_at_update(resources));
+    limits.devices = (!resources.devices.is_empty()).then(|| DeviceFilter::new(&resources.devices));
+    limits.check_before_update = resources
+        .memory
+        .as_ref()
+        .and_then(|memory| memory.check_before_update)
+        .unwrap_or_default();
+    finish(limits, host)
+}
+
+fn gather(resources: &Resources, present: &Present) -> Result<Limits, CgroupError> {
+    let mut limits = Limits::default();
+    if let Some(memory) = &resources.memory {
+        memory::gather(memory, present, &mut limits)?;
+    }
+    if let Some(cpu) = &resources.cpu {
+        cpu::gather(cpu, present, &mut limits)?;
+    }
+    if let Some(block_io) = &resources.block_io {
+        io::gather(block_io, &mut limits);
+    }
+    other::gather(resources, &mut limits)?;
+    Ok(limits)
+}
+
+/// Puts `unified` last, so that it wins, and looks whether every controller is there.
+fn finish(mut limits: Limits, host: &Host) -> Result<Limits, CgroupError> {
+    for write in &limits.writes {
+        let Some(controller) = write.controller() else {
+            continue;
+        };
+        if !is_available(write, host) {
+            return Err(unavailable(write, controller, host));
+        }
+        limits.controllers.insert(controller.to_owned());
+    }
+    Ok(limits)
+}
+
+fn is_available(write: &CgroupWrite, host: &Host) -> bool {
+    write
+        .controller()
+        .is_none_or(|controller| host.cgroup.controllers.contains(controller))
+}
+
+fn unavailable(write: &CgroupWrite, controller: &str, host: &Host) -> CgroupError {
+    let field = write.field.clone();
+    let controller = controller.to_owned();
+    match host.cgroup.legacy_place(&controller) {
+        Some(legacy) => CgroupError::BoundToV1 {
+            field,
+            legacy: legacy.to_owned(),
+            controller,
+        },
+        None => CgroupError::NoController {
+            field,
+            controller,
+            mount: host.cgroup.mount.clone().unwrap_or_default(),
+        },
+    }
+}

@@ -1,0 +1,124 @@
+//! Turns `linux.resources` and `linux.cgroupsPath` into a place, a list of writes and a device filter.
+//!
+//! Nothing here touches a cgroup: what the machine has comes in as a [`Host`], and every refusal is made here, before
+//! the first directory is. Only cgroup v2 is written to. A limit whose controller cgroup v2 does not have on this
+//! machine is refused with the name of the field, of the controller, and of what holds it.
+
+mod cpu;
+pub mod device;
+mod error;
+mod io;
+mod limits;
+mod memory;
+mod other;
+mod owner;
+mod place;
+
+use std::collections::BTreeMap;
+
+pub use error::CgroupError;
+pub use limits::CgroupWrite;
+pub use limits::IfAbsent;
+pub use limits::Limits;
+pub use limits::Present;
+pub use limits::update;
+pub use place::Place;
+pub use place::Unit;
+pub use place::expand_slice;
+
+use crate::host::Host;
+use crate::spec::Spec;
+use crate::spec::resources::Resources;
+
+/// Who makes the cgroup.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Manager {
+    /// This program does, with `mkdir(2)`.
+    #[default]
+    Cgroupfs,
+    /// systemd does, as a scope of its own.
+    Systemd,
+    /// Nobody does: the workspace stays in the cgroup of the caller.
+    Disabled,
+}
+
+/// What the caller chose, as opposed to the bundle.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Who makes the cgroup.
+    pub manager: Manager,
+    /// Whether the caller has no power over the machine: then a cgroup that nobody asked anything of may be missing.
+    pub rootless: bool,
+}
+
+/// The parts of a spec that a cgroup depends on.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The name of the workspace.
+    pub id: &'a str,
+    /// `ociVersion`: what a limit of zero tasks means has changed in 1.3.
+    pub oci_version: &'a str,
+    /// `linux.cgroupsPath`, empty if there is none.
+    pub path: &'a str,
+    /// `linux.resources`.
+    pub resources: Option<&'a Resources>,
+    /// `annotations`: those that begin with `org.systemd.property.` are for the unit.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// The user of the host who shall own the cgroup: see [`CgroupPlan::owner`].
+    pub owner: Option<u32>,
+}
+
+impl<'a> Request<'a> {
+    /// Takes what a cgroup depends on out of a bundle's configuration.
+    #[must_use]
+    pub fn of(id: &'a str, spec: &'a Spec) -> Self {
+        Self {
+            id,
+            oci_version: &spec.oci_version,
+            path: &spec.linux.cgroups_path,
+            resources: spec.linux.resources.as_ref(),
+            annotations: &spec.annotations,
+            owner: owner::of(spec),
+        }
+    }
+}
+
+/// Where a workspace is kept and what it may use there.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct CgroupPlan {
+    /// Where.
+    pub place: Place,
+    /// What it may use.
+    pub limits: Limits,
+    /// The user of the host who is given the cgroup, when the workspace has a user namespace, a cgroup namespace and
+    /// a writable view of its cgroup (runtime-spec, "Cgroup ownership").
+    pub owner: Option<u32>,
+    /// Whether the workspace may start without a cgroup of its own: nothing was asked of one, and the caller may have
+    /// no right to make one.
+    pub dispensable: bool,
+}
+
+/// Plans the cgroup of a workspace.
+///
+/// # Errors
+///
+/// If something is asked that this machine or cgroup v2 cannot give; the message begins with the field at fault.
+pub fn plan(
+    request: &Request<'_>,
+    host: &Host,
+    options: Options,
+) -> Result<CgroupPlan, CgroupError> {
+    let place = place::choose(request, host, options)?;
+    let limits = match (&place, request.resources) {
+        (Place::Nowhere, _) => Limits::default(),
+        (_, resources) => limits::first(resources, request.oci_version, host)?,
+    };
+    let dispensable = options.rootless && request.path.is_empty() && limits.writes.is_empty();
+    Ok(CgroupPlan {
+        place,
+        limits,
+        owner: request.owner,
+        dispensable,
+    })
+}

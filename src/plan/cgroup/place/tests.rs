@@ -1,0 +1,159 @@
+//! Where a cgroup is, for every way of saying it.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::host::cgroup::Cgroups;
+use crate::host::cgroup::Mode;
+
+fn host(own: &str) -> Host {
+    Host {
+        cgroup: Cgroups {
+            mode: Mode::Unified,
+            mount: Some(PathBuf::from("/sys/fs/cgroup")),
+            own: PathBuf::from(own),
+            systemd: true,
+            ..Cgroups::default()
+        },
+        ..Host::default()
+    }
+}
+
+fn chosen(path: &str, manager: Manager, rootless: bool) -> Result<Place, CgroupError> {
+    let request = Request {
+        id: "web-1",
+        oci_version: "1.3.0",
+        path,
+        resources: None,
+        annotations: &BTreeMap::new(),
+        owner: None,
+    };
+    choose(
+        &request,
+        &host("/user.slice/me.scope"),
+        Options { manager, rootless },
+    )
+}
+
+fn directory(path: &str) -> PathBuf {
+    chosen(path, Manager::Cgroupfs, false)
+        .unwrap()
+        .directory()
+        .unwrap()
+}
+
+fn scope_of(path: &str, rootless: bool) -> (PathBuf, String) {
+    let chosen = chosen(path, Manager::Systemd, rootless).unwrap();
+    let Place::Scope { path, unit, .. } = chosen else {
+        panic!("{chosen:?}")
+    };
+    (path, unit.slice)
+}
+
+#[test]
+fn an_absolute_path_starts_at_the_mount_point() {
+    assert_eq!(
+        directory("/docker/abc"),
+        Path::new("/sys/fs/cgroup/docker/abc")
+    );
+}
+
+#[test]
+fn a_relative_path_starts_beside_the_caller() {
+    assert_eq!(
+        directory("pod/abc"),
+        Path::new("/sys/fs/cgroup/user.slice/pod/abc")
+    );
+}
+
+#[test]
+fn without_a_path_the_id_is_the_name() {
+    assert_eq!(directory(""), Path::new("/sys/fs/cgroup/user.slice/web-1"));
+}
+
+#[test]
+fn a_path_that_leads_out_is_refused() {
+    let given = "/a/../../b".to_owned();
+    assert_eq!(
+        chosen(&given, Manager::Cgroupfs, false),
+        Err(CgroupError::PathEscapes { given })
+    );
+}
+
+#[test]
+fn the_root_itself_is_refused() {
+    assert_eq!(
+        chosen("/", Manager::Cgroupfs, false),
+        Err(CgroupError::PathEscapes {
+            given: "/".to_owned()
+        })
+    );
+}
+
+#[test]
+fn a_scope_is_inside_its_slices() {
+    assert_eq!(
+        scope_of("machine-vm.slice:libpod:abc", false),
+        (
+            PathBuf::from("machine.slice/machine-vm.slice/libpod-abc.scope"),
+            "machine-vm.slice".to_owned()
+        )
+    );
+}
+
+#[test]
+fn a_scope_without_a_path_is_named_after_the_id() {
+    assert_eq!(
+        scope_of("", false),
+        (
+            PathBuf::from("system.slice/bulkhead-web-1.scope"),
+            "system.slice".to_owned()
+        )
+    );
+}
+
+#[test]
+fn a_scope_of_a_user_is_below_the_user_manager() {
+    assert_eq!(
+        scope_of("", true).0,
+        PathBuf::from("user.slice/user-0.slice/user@0.service/user.slice/bulkhead-web-1.scope")
+    );
+}
+
+#[test]
+fn a_scope_without_a_prefix_has_no_dash_in_front() {
+    assert_eq!(
+        scope_of("a.slice::x", false).0,
+        PathBuf::from("a.slice/x.scope")
+    );
+}
+
+#[test]
+fn a_character_that_no_unit_may_have_is_escaped() {
+    assert_eq!(
+        scope_of("-.slice:p:a+b", false).0,
+        PathBuf::from("p-a\\x2bb.scope")
+    );
+}
+
+#[test]
+fn two_words_are_no_scope() {
+    assert_eq!(
+        chosen("a.slice:b", Manager::Systemd, false),
+        Err(CgroupError::NotAScope {
+            given: "a.slice:b".to_owned()
+        })
+    );
+}
+
+#[test]
+fn a_slice_with_an_empty_part_is_refused() {
+    assert!(expand_slice("a--b.slice").is_err());
+    assert!(expand_slice("a/b.slice").is_err());
+    assert!(expand_slice("a.service").is_err());
+}
+
+#[test]
+fn a_disabled_manager_makes_no_place() {
+    assert_eq!(chosen("/x", Manager::Disabled, false), Ok(Place::Nowhere));
+}
