@@ -1,6 +1,7 @@
 //! The kernel, made safe: the only module with `unsafe` in it, without policy of its own.
 
 pub mod clone;
+pub mod ending;
 pub mod identity;
 pub mod mount;
 pub mod namespace;
