@@ -1,1 +1,144 @@
 //! What can be put into an enclosure, and how it is talked to.
+//!
+//! Freezing, force-killing, limits and counters are not here: the enclosure does them for every backend alike.
+
+pub mod container;
+mod error;
+
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+pub use error::BackendError;
+pub use error::StepError;
+
+use crate::plan::Plan;
+use crate::plan::ProcessPlan;
+use crate::sys::process::Exit;
+
+/// Where a workspace's first process is found again by another command: small, and serialisable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    /// Its number on the host.
+    pub pid: i32,
+    /// When it was started, in clock ticks since boot: the number alone may be somebody else's by now.
+    pub start_time: u64,
+}
+
+/// What is handed to a program besides its plan.
+#[derive(Debug, Default)]
+pub struct Supplies<'a> {
+    /// The cgroup that it is born in; `None` when it is placed afterwards or not at all.
+    pub birthplace: Option<BorrowedFd<'a>>,
+    /// The socket that a terminal's master is sent to.
+    pub console: Option<OwnedFd>,
+    /// The socket that a first program waits on for its start; `None` when the creator starts it.
+    pub listener: Option<OwnedFd>,
+    /// Whether the time of each step is printed.
+    pub timed: bool,
+}
+
+/// What the one who orders a program does while that program waits.
+pub trait Attendant {
+    /// The process stands and waits; it is put where it belongs.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the process.
+    fn place(&mut self, pid: i32) -> anyhow::Result<()>;
+
+    /// The namespaces and mounts stand, the root is not yet entered: time for the hooks of the runtime's side.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the process.
+    fn hooks(&mut self, pid: i32) -> anyhow::Result<()>;
+
+    /// A system call filter asks for its agent.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the process.
+    fn notify(&mut self, pid: i32, listener: OwnedFd) -> anyhow::Result<()>;
+}
+
+/// A program that has been made.
+#[derive(Debug)]
+pub struct Made {
+    /// How it is found again.
+    pub handle: Handle,
+    /// The process itself.
+    pub process: OwnedFd,
+    /// Where it reports, and waits for its start if nobody else gives it.
+    pub channel: OwnedFd,
+}
+
+/// What can be put in an enclosure: a process tree on this kernel, or a machine with a kernel of its own.
+pub trait Backend {
+    /// Builds the workspace, up to the point where its program would start.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`]; nothing of it is left then.
+    fn create(
+        &self,
+        plan: &Plan,
+        supplies: Supplies<'_>,
+        attendant: &mut dyn Attendant,
+    ) -> Result<Made, BackendError>;
+
+    /// Starts the program of a workspace that was created, over the socket where it waits.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Step`] when a step between start and program fails.
+    fn start(
+        &self,
+        plan: &Plan,
+        process: BorrowedFd<'_>,
+        channel: BorrowedFd<'_>,
+        attendant: &mut dyn Attendant,
+    ) -> Result<(), BackendError>;
+
+    /// Runs one more program in a workspace.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`]; nothing of the program is left then.
+    fn exec(
+        &self,
+        target: &Target<'_>,
+        plan: &ProcessPlan,
+        supplies: Supplies<'_>,
+        attendant: &mut dyn Attendant,
+    ) -> Result<Made, BackendError>;
+
+    /// Sends a signal to the first process.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` when it has ended.
+    fn signal(&self, process: BorrowedFd<'_>, number: i32) -> Result<(), BackendError>;
+
+    /// Waits until a program that this process has made ends.
+    ///
+    /// # Errors
+    ///
+    /// `ECHILD` when another process made it.
+    fn wait(&self, process: BorrowedFd<'_>) -> Result<Exit, BackendError>;
+}
+
+/// The workspace that one more program goes into.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Its first process.
+    pub process: BorrowedFd<'a>,
+    /// That process's number.
+    pub pid: i32,
+    /// The `CLONE_NEW*` kinds that it does not share with the host.
+    pub namespaces: u64,
+    /// Whether the caller has no privileges over the machine.
+    pub rootless: bool,
+}

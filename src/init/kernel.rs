@@ -2,7 +2,6 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::path::PathBuf;
 
 use rustix::fs::OFlags;
 
@@ -18,7 +17,7 @@ type Done = std::result::Result<(), Trouble>;
 impl Doing {
     /// Sets a kernel parameter of one of the namespaces.
     pub(super) fn set_sysctl(&mut self, key: &str, value: &str) -> Done {
-        let file = Path::new("sys").join(file_of(key));
+        let file = Path::new("sys").join(key);
         self.write_to_proc(&file, value.as_bytes())
     }
 
@@ -60,23 +59,6 @@ impl Doing {
     }
 }
 
-/// The path below `/proc/sys` of a parameter's name: dots and slashes change places, unless the name
-/// is written with slashes first (`sysctl.d(5)`).
-fn file_of(key: &str) -> PathBuf {
-    let dots_first = key
-        .find(['.', '/'])
-        .is_some_and(|at| key.as_bytes().get(at) == Some(&b'.'));
-    if !dots_first {
-        return PathBuf::from(key);
-    }
-    let swap = |letter| match letter {
-        '.' => '/',
-        '/' => '.',
-        other => other,
-    };
-    PathBuf::from(key.chars().map(swap).collect::<String>())
-}
-
 /// Sets how eagerly the kernel ends this process; the host's `proc` is still in its place.
 pub(super) fn set_oom_score(score: i32) -> Done {
     std::fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(|error| {
@@ -84,24 +66,4 @@ pub(super) fn set_oom_score(score: i32) -> Done {
             error.raw_os_error().unwrap_or(libc::EIO),
         ))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_with_dots_becomes_a_path() {
-        assert_eq!(
-            file_of("net.ipv4.ip_forward"),
-            Path::new("net/ipv4/ip_forward")
-        );
-    }
-
-    #[test]
-    fn a_dot_within_an_interface_name_stays() {
-        let wanted = Path::new("net/ipv4/conf/eth0.100/forwarding");
-        assert_eq!(file_of("net.ipv4.conf.eth0/100.forwarding"), wanted);
-        assert_eq!(file_of("net/ipv4/conf/eth0.100/forwarding"), wanted);
-    }
 }

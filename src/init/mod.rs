@@ -109,6 +109,7 @@ impl Doing {
             Step::Await(barrier) => self.wait(*barrier),
             Step::Propagate(flags) => Ok(crate::sys::mount::propagate_all(*flags)?),
             Step::Root(root) => self.take_root(root),
+            Step::PlainRoot(path) => self.hold_root(path),
             Step::Mount(mount) => self.mount(mount),
             Step::Bind(bind) => self.bind(index, bind),
             Step::Device(device) => self.make_device(device),

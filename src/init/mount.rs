@@ -64,6 +64,13 @@ impl Doing {
         Ok(())
     }
 
+    /// Holds a directory as the root, without mounting anything.
+    pub(super) fn hold_root(&mut self, root: &Path) -> Done {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.root = Some(rustix::fs::open(root, flags, Mode::empty())?);
+        Ok(())
+    }
+
     /// Mounts a new file system.
     pub(super) fn mount(&mut self, wanted: &Filesystem) -> Done {
         let place = self.directory_for(wanted)?;
@@ -214,20 +221,29 @@ fn make_filesystem(wanted: &Filesystem, place: &OwnedFd) -> std::result::Result<
 
 /// Sets attributes and propagation of a detached tree.
 fn change(tree: &OwnedFd, wanted: &Attributes) -> Done {
-    let (propagation, all) = wanted.propagation.unwrap_or((0, false));
     let here = Change {
         set: wanted.set,
         clear: wanted.clear,
-        propagation: if all { 0 } else { propagation },
-        user_namespace: 0,
+        ..Change::default()
     };
     let below = Change {
         set: wanted.set_below,
         clear: wanted.clear_below,
-        propagation: if all { propagation } else { 0 },
-        user_namespace: 0,
+        ..Change::default()
     };
-    for (change, recursive) in [(here, false), (below, true)] {
+    let propagation = wanted.propagation.iter().map(|(propagation, recursive)| {
+        (
+            Change {
+                propagation: *propagation,
+                ..Change::default()
+            },
+            *recursive,
+        )
+    });
+    for (change, recursive) in [(here, false), (below, true)]
+        .into_iter()
+        .chain(propagation)
+    {
         if change != Change::default() {
             set_unless_locked(tree, &change, recursive)?;
         }

@@ -44,6 +44,8 @@ pub enum Step {
     Propagate(u64),
     /// Take a directory as the root to build below.
     Root(Root),
+    /// Take a directory as the root as it stands, where the mounts are shared with the host.
+    PlainRoot(PathBuf),
     /// Mount a new file system.
     Mount(Box<Filesystem>),
     /// Mount part of an existing tree.
@@ -69,7 +71,7 @@ pub enum Step {
     ReadonlyRoot,
     /// Write a kernel parameter.
     Sysctl {
-        /// Its name with dots or slashes.
+        /// Its path below `/proc/sys`.
         key: String,
         /// What is written.
         value: String,
@@ -132,7 +134,7 @@ pub struct Root {
 }
 
 /// Attributes of a mount, of the mount alone and of all below it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attributes {
     /// `MOUNT_ATTR_*` to set.
     pub set: u64,
@@ -142,8 +144,8 @@ pub struct Attributes {
     pub set_below: u64,
     /// `MOUNT_ATTR_*` to clear here and on all below.
     pub clear_below: u64,
-    /// `MS_*` propagation to set, each with whether it is set on all below too.
-    pub propagation: Option<(u64, bool)>,
+    /// `MS_*` propagation to set, in order, each with whether it is set on all below too.
+    pub propagation: Vec<(u64, bool)>,
 }
 
 /// A new file system and where it goes.
@@ -358,8 +360,9 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root(root) => write!(f, "take {} as the root", root.path.display()),
-            Self::Mount(mount) => write!(f, "mount {}", mount),
-            Self::Bind(bind) => write!(f, "bind {}", bind),
+            Self::PlainRoot(path) => write!(f, "take {} as it stands", path.display()),
+            Self::Mount(mount) => write!(f, "mount {mount}"),
+            Self::Bind(bind) => write!(f, "bind {bind}"),
             Self::Device(device) => write!(f, "make device {device}"),
             Self::Symlink { path, target } => {
                 write!(f, "link {} to {}", path.display(), target.display())

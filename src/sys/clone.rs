@@ -27,6 +27,9 @@ pub struct Birth<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Whether the caller's parent becomes its parent (`CLONE_PARENT`).
     pub sibling: bool,
+    /// A descriptor of the caller's that the copy closes at once, so that its other end can tell when the
+    /// caller has gone. The copy never comes back to the frame that owns it.
+    pub leave: Option<BorrowedFd<'a>>,
 }
 
 /// Runs `child` in a copy of this process and ends that copy with the status that `child` returns.
@@ -65,6 +68,11 @@ pub fn spawn(birth: Birth<'_>, child: impl FnOnce() -> i32) -> Result<Spawned> {
     };
     let pid = checked(made)?;
     if pid == 0 {
+        if let Some(descriptor) = birth.leave {
+            // SAFETY: this copy of the descriptor belongs to a frame that is never returned to, because the
+            // process ends below.
+            unsafe { libc::close(descriptor.as_raw_fd()) };
+        }
         let status = child();
         // SAFETY: ends the child without running what the parent had set up for its own exit.
         unsafe { libc::_exit(status) }

@@ -1,0 +1,375 @@
+//! Brings the first process of a workspace into being, in one generation or in two.
+//!
+//! One `clone3(2)` makes the process in its cgroup and with its namespaces. Only where a user, pid or time
+//! namespace is joined (or made with offsets) a first process enters it and makes the second, which is born as
+//! its sibling: so the runtime is the parent of the one that lives.
+
+use std::fmt::Write;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+use super::dialogue;
+use super::dialogue::BEFORE_STEPS;
+use super::dialogue::Dialogue;
+use super::dialogue::Turn;
+use super::lift;
+use super::mapping;
+use super::outside;
+use crate::backend::Attendant;
+use crate::backend::BackendError;
+use crate::backend::Handle;
+use crate::backend::Made;
+use crate::backend::Supplies;
+use crate::init;
+use crate::init::Outfit;
+use crate::init::report::Message;
+use crate::init::report::Reason;
+use crate::init::report::Trouble;
+use crate::plan::Plan;
+use crate::plan::namespaces;
+use crate::plan::namespaces::Namespaces;
+use crate::plan::step::Barrier;
+use crate::sys::Errno;
+use crate::sys::clone;
+use crate::sys::clone::Birth;
+use crate::sys::clone::Spawned;
+use crate::sys::namespace;
+use crate::sys::process;
+
+/// A namespace to join, opened while its path still meant what the caller meant.
+pub(super) struct Open {
+    kind: u64,
+    words: String,
+    file: OwnedFd,
+}
+
+/// Builds a workspace's first process, up to the point where it waits for its start.
+pub(super) fn create(
+    plan: &Plan,
+    supplies: Supplies<'_>,
+    attendant: &mut dyn Attendant,
+) -> Result<Made, BackendError> {
+    let joins = open_joins(&plan.namespaces)?;
+    let (here, there) = channel()?;
+    let birthplace = supplies.birthplace;
+    let outfit = Outfit {
+        channel: there,
+        listener: supplies.listener,
+        console: supplies.console,
+        mounts: lift::mounts(plan)?,
+        timed: supplies.timed,
+    };
+    let child = Child {
+        plan,
+        joins,
+        outfit,
+    };
+    let born = if plan.namespaces.two_generations() {
+        two_generations(child, birthplace, here.as_fd())?
+    } else {
+        let birth = Birth {
+            namespaces: at_birth(&plan.namespaces),
+            cgroup: birthplace,
+            sibling: false,
+            leave: Some(here.as_fd()),
+        };
+        clone::spawn(birth, || child.run()).map_err(BackendError::kernel("make the process"))?
+    };
+    let Spawned { pid, pidfd } = born;
+    let built = build(plan, &here, &pidfd, pid, attendant);
+    if let Err(error) = built {
+        dialogue::end(pidfd.as_fd());
+        return Err(error);
+    }
+    let start_time =
+        process::start_time(pid).map_err(BackendError::kernel("read the process's start time"))?;
+    Ok(Made {
+        handle: Handle { pid, start_time },
+        process: pidfd,
+        channel: here,
+    })
+}
+
+/// Attends to the process until it waits for its start.
+fn build(
+    plan: &Plan,
+    channel: &OwnedFd,
+    process: &OwnedFd,
+    pid: i32,
+    attendant: &mut dyn Attendant,
+) -> Result<(), BackendError> {
+    let dialogue = Dialogue {
+        steps: &plan.steps,
+        channel: channel.as_fd(),
+        process: process.as_fd(),
+        pid,
+    };
+    loop {
+        match dialogue.next(attendant)? {
+            Turn::At(Barrier::Outside) => {
+                if let Some(wanted) = &plan.namespaces.mapping
+                    && !maps_early(&plan.namespaces)
+                {
+                    mapping::write(pid, wanted)?;
+                }
+                outside::apply(pid, &plan.outside)?;
+                attendant.place(pid).map_err(BackendError::Attendant)?;
+                dialogue::release(channel.as_fd())?;
+            }
+            Turn::At(Barrier::RuntimeHooks) => {
+                attendant.hooks(pid).map_err(BackendError::Attendant)?;
+                dialogue::release(channel.as_fd())?;
+            }
+            Turn::At(Barrier::Start) => return Ok(()),
+            Turn::Gone => {
+                let exit = process::wait(process.as_fd())
+                    .map_err(BackendError::kernel("wait for the process"))?;
+                return Err(BackendError::Died(exit));
+            }
+        }
+    }
+}
+
+/// The namespaces that `clone3(2)` makes; the cgroup namespace is made later by the process itself, because it
+/// would begin at the cgroup of the caller.
+fn at_birth(wanted: &Namespaces) -> u64 {
+    wanted.new & !(namespaces::CGROUP | namespaces::TIME)
+}
+
+/// Whether the user namespace is the first generation's already: it then makes the time namespace inside.
+fn maps_early(wanted: &Namespaces) -> bool {
+    wanted.new & namespaces::USER != 0 && wanted.two_generations() && wanted.join.is_empty()
+}
+
+fn channel() -> Result<(OwnedFd, OwnedFd), BackendError> {
+    rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(BackendError::kernel("make a channel to the process"))
+}
+
+fn open_joins(wanted: &Namespaces) -> Result<Vec<Open>, BackendError> {
+    wanted
+        .join
+        .iter()
+        .map(|join| {
+            let words = format!("join {} namespace {}", join.name, join.path.display());
+            let file =
+                rustix::fs::open(&join.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(BackendError::kernel(words.clone()))?;
+            Ok(Open {
+                kind: join.kind,
+                words,
+                file,
+            })
+        })
+        .collect()
+}
+
+/// What the child has of the parent's.
+struct Child<'a> {
+    plan: &'a Plan,
+    joins: Vec<Open>,
+    outfit: Outfit,
+}
+
+impl Child<'_> {
+    /// The life of the process that stays.
+    fn run(self) -> i32 {
+        let joined = match self.plan.namespaces.two_generations() {
+            true => Ok(()),
+            false => self.join(),
+        };
+        let hidden = joined.and_then(|()| self.hide());
+        match hidden {
+            Ok(()) => init::run(&self.plan.steps, self.outfit),
+            Err(trouble) => self.fail(trouble),
+        }
+    }
+
+    /// From here on others must not look into this process. Who maps its user namespace must: then it is
+    /// hidden when it becomes root there.
+    fn hide(&self) -> Result<(), Trouble> {
+        if self.plan.namespaces.mapping.is_none() {
+            Ok(process::hide()?)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn join(&self) -> Result<(), Trouble> {
+        for open in &self.joins {
+            namespace::enter(open.file.as_fd(), open.kind).map_err(|errno| Trouble {
+                errno,
+                reason: Reason::Plain,
+                detail: open.words.clone(),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn fail(&self, trouble: Trouble) -> i32 {
+        let message = Message::Failed {
+            index: BEFORE_STEPS,
+            trouble,
+        };
+        message.send(&self.outfit.channel).unwrap_or_default();
+        init::FAILED
+    }
+
+    /// The life of the process that only makes the one that stays.
+    fn run_first(self, birthplace: Option<BorrowedFd<'_>>) -> i32 {
+        match self.make_second(birthplace) {
+            Ok(()) => 0,
+            Err(trouble) => init_failed(&trouble.0, trouble.1),
+        }
+    }
+
+    fn make_second(self, birthplace: Option<BorrowedFd<'_>>) -> Result<(), (OwnedFd, Trouble)> {
+        let channel = self.outfit.channel.try_clone();
+        let prepared = self.prepare();
+        let channel = channel.map_err(|_| Errno::MFILE);
+        let Ok(channel) = channel else { return Ok(()) };
+        if let Err(trouble) = prepared {
+            return Err((channel, trouble));
+        }
+        let mut kinds = at_birth(&self.plan.namespaces);
+        if maps_early(&self.plan.namespaces) {
+            kinds &= !namespaces::USER;
+        }
+        let birth = Birth {
+            namespaces: kinds,
+            cgroup: birthplace,
+            sibling: true,
+            leave: None,
+        };
+        let second = clone::spawn(birth, || self.run());
+        match second {
+            Ok(second) => Message::Born(second.pid).send(&channel).unwrap_or_default(),
+            Err(errno) => return Err((channel, errno.into())),
+        }
+        Ok(())
+    }
+
+    /// Enters what only a child will live in.
+    fn prepare(&self) -> Result<(), Trouble> {
+        let wanted = &self.plan.namespaces;
+        if maps_early(wanted) {
+            wait_for_mapping(&self.outfit.channel)?;
+            crate::sys::identity::become_group(0)?;
+            crate::sys::identity::become_user(0)?;
+        }
+        self.join()?;
+        if wanted.new & namespaces::TIME != 0 {
+            namespace::leave(namespaces::TIME)?;
+            write_offsets(&wanted.time_offsets)?;
+        }
+        Ok(())
+    }
+}
+
+fn init_failed(channel: &OwnedFd, trouble: Trouble) -> i32 {
+    Message::Failed {
+        index: BEFORE_STEPS,
+        trouble,
+    }
+    .send(channel)
+    .unwrap_or_default();
+    init::FAILED
+}
+
+fn wait_for_mapping(channel: &OwnedFd) -> Result<(), Trouble> {
+    Message::Reached(Barrier::Outside).send(channel)?;
+    let mut byte = [0u8; 1];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(channel, &mut byte))?;
+    if read == 1 {
+        Ok(())
+    } else {
+        Err(Trouble::because(Reason::Abandoned, Errno::PIPE))
+    }
+}
+
+fn write_offsets(lines: &str) -> Result<(), Trouble> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    std::fs::write("/proc/self/timens_offsets", lines).map_err(|error| {
+        let mut detail = String::new();
+        write!(detail, "write {lines:?} to /proc/self/timens_offsets").unwrap_or_default();
+        let errno = Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO));
+        Trouble {
+            errno,
+            reason: Reason::Plain,
+            detail,
+        }
+    })
+}
+
+/// Makes the first process and hears from it of the second.
+fn two_generations(
+    child: Child<'_>,
+    birthplace: Option<BorrowedFd<'_>>,
+    channel: BorrowedFd<'_>,
+) -> Result<Spawned, BackendError> {
+    let plan = child.plan;
+    let early = maps_early(&plan.namespaces);
+    let kinds = if early { namespaces::USER } else { 0 };
+    let birth = Birth {
+        namespaces: kinds,
+        cgroup: birthplace,
+        sibling: false,
+        leave: Some(channel),
+    };
+    let first = clone::spawn(birth, || child.run_first(birthplace))
+        .map_err(BackendError::kernel("make the process"))?;
+    let second = hear_of_second(plan, channel, &first);
+    if second.is_err() {
+        dialogue::end(first.pidfd.as_fd());
+        return second;
+    }
+    process::wait(first.pidfd.as_fd())
+        .map_err(BackendError::kernel("wait for the first process"))?;
+    second
+}
+
+fn hear_of_second(
+    plan: &Plan,
+    channel: BorrowedFd<'_>,
+    first: &Spawned,
+) -> Result<Spawned, BackendError> {
+    loop {
+        let heard = Message::receive(channel)
+            .map_err(BackendError::kernel("hear from the first process"))?;
+        match heard {
+            Some(Message::Reached(Barrier::Outside)) => {
+                if let Some(wanted) = &plan.namespaces.mapping {
+                    mapping::write(first.pid, wanted)?;
+                }
+                dialogue::release(channel)?;
+            }
+            Some(Message::Born(pid)) => {
+                let pidfd =
+                    process::open(pid).map_err(BackendError::kernel("open the second process"))?;
+                return Ok(Spawned { pid, pidfd });
+            }
+            Some(Message::Failed { index, trouble }) => {
+                let total = plan.steps.len();
+                return Err(crate::backend::StepError {
+                    index,
+                    total,
+                    step: None,
+                    trouble,
+                }
+                .into());
+            }
+            _ => return Err(BackendError::OutOfTurn),
+        }
+    }
+}

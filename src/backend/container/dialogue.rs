@@ -1,0 +1,109 @@
+//! Talks with a process that does its steps, from the side of the one who made it.
+
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+
+use rustix::process::PidfdGetfdFlags;
+
+use crate::backend::Attendant;
+use crate::backend::BackendError;
+use crate::backend::StepError;
+use crate::init::report::Message;
+use crate::init::report::Trouble;
+use crate::plan::step::Barrier;
+use crate::plan::step::Step;
+use crate::sys::Errno;
+use crate::sys::process;
+
+/// The index of a failure that belongs to no step: it happened on the way to the first.
+pub(super) const BEFORE_STEPS: usize = u32::MAX as usize;
+
+/// One process and the channel to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dialogue<'a> {
+    /// What it does.
+    pub(super) steps: &'a [Step],
+    /// Where it reports.
+    pub(super) channel: BorrowedFd<'a>,
+    /// The process.
+    pub(super) process: BorrowedFd<'a>,
+    /// Its number on the host, for those who attend to it.
+    pub(super) pid: i32,
+}
+
+/// What a process says that its maker has to act on.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// It waits at this barrier.
+    At(Barrier),
+    /// It has become its program, or has ended.
+    Gone,
+}
+
+impl Dialogue<'_> {
+    /// Listens until the process waits or is gone; a filter's agent is seen to on the way.
+    pub(super) fn next(&self, attendant: &mut dyn Attendant) -> Result<Turn, BackendError> {
+        loop {
+            let message = Message::receive(self.channel)
+                .map_err(BackendError::kernel("hear from the process"))?;
+            match message {
+                None => return Ok(Turn::Gone),
+                Some(Message::Reached(barrier)) => return Ok(Turn::At(barrier)),
+                Some(Message::Failed { index, trouble }) => return Err(self.failed(index, trouble)),
+                Some(Message::Listener(number)) => {
+                    let listener = self.take(number)?;
+                    attendant
+                        .notify(self.pid, listener)
+                        .map_err(BackendError::Attendant)?;
+                    release(self.channel)?;
+                }
+                Some(Message::Born(_)) => return Err(BackendError::OutOfTurn),
+            }
+        }
+    }
+
+    /// Listens until the program runs: the channel closes with `execve(2)`.
+    pub(super) fn until_program(&self, attendant: &mut dyn Attendant) -> Result<(), BackendError> {
+        match self.next(attendant)? {
+            Turn::Gone => Ok(()),
+            Turn::At(_) => Err(BackendError::OutOfTurn),
+        }
+    }
+
+    /// Takes a descriptor out of the process (`pidfd_getfd(2)`, Linux 5.6).
+    fn take(&self, number: i32) -> Result<OwnedFd, BackendError> {
+        rustix::process::pidfd_getfd(self.process, number, PidfdGetfdFlags::empty()).map_err(
+            BackendError::kernel("take the filter's listener from the process"),
+        )
+    }
+
+    fn failed(&self, index: usize, trouble: Trouble) -> BackendError {
+        StepError {
+            index,
+            total: self.steps.len(),
+            step: self.steps.get(index).cloned(),
+            trouble,
+        }
+        .into()
+    }
+}
+
+/// Lets a waiting process go on.
+pub(super) fn release(channel: BorrowedFd<'_>) -> Result<(), BackendError> {
+    loop {
+        match rustix::io::write(channel, &[1]) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            // It has ended; the next thing heard from it says so better.
+            Err(Errno::PIPE) => return Ok(()),
+            Err(errno) => return Err(BackendError::kernel("answer the process")(errno)),
+        }
+    }
+}
+
+/// Ends a process that must not go on, and takes its remains away.
+pub(super) fn end(process: BorrowedFd<'_>) {
+    // Neither can fail in a way that leaves anything to do: the process is gone, or is not our child.
+    process::signal(process, libc::SIGKILL).unwrap_or_default();
+    process::wait(process).map(drop).unwrap_or_default();
+}

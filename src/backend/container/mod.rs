@@ -1,0 +1,74 @@
+//! A workspace as a process tree on this kernel.
+
+mod birth;
+mod dialogue;
+mod exec;
+mod lift;
+mod mapping;
+mod outside;
+
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+
+use self::dialogue::Dialogue;
+use crate::backend::Attendant;
+use crate::backend::Backend;
+use crate::backend::BackendError;
+use crate::backend::Made;
+use crate::backend::Supplies;
+use crate::backend::Target;
+use crate::plan::Plan;
+use crate::plan::ProcessPlan;
+use crate::sys::process;
+use crate::sys::process::Exit;
+
+/// Puts workspaces on the shared kernel. It keeps nothing between commands.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Container;
+
+impl Backend for Container {
+    fn create(
+        &self,
+        plan: &Plan,
+        supplies: Supplies<'_>,
+        attendant: &mut dyn Attendant,
+    ) -> Result<Made, BackendError> {
+        birth::create(plan, supplies, attendant)
+    }
+
+    fn start(
+        &self,
+        plan: &Plan,
+        process: BorrowedFd<'_>,
+        channel: BorrowedFd<'_>,
+        attendant: &mut dyn Attendant,
+    ) -> Result<(), BackendError> {
+        dialogue::release(channel)?;
+        Dialogue {
+            steps: &plan.steps,
+            channel,
+            process,
+            pid: 0,
+        }
+        .until_program(attendant)
+    }
+
+    fn exec(
+        &self,
+        target: &Target<'_>,
+        plan: &ProcessPlan,
+        supplies: Supplies<'_>,
+        attendant: &mut dyn Attendant,
+    ) -> Result<Made, BackendError> {
+        exec::exec(target, plan, supplies, attendant)
+    }
+
+    fn signal(&self, process: BorrowedFd<'_>, number: i32) -> Result<(), BackendError> {
+        process::signal(process, number)
+            .map_err(BackendError::kernel(format!("send signal {number}")))
+    }
+
+    fn wait(&self, process: BorrowedFd<'_>) -> Result<Exit, BackendError> {
+        process::wait(process.as_fd()).map_err(BackendError::kernel("wait for the process"))
+    }
+}

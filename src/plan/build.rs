@@ -1,0 +1,197 @@
+//! Puts the parts of a plan in their order.
+//!
+//! The order is that of `runtime-spec/lifecycle.md`: namespaces, tree, hooks, root, names, labels, parameters,
+//! what is hidden, limits, identity, rights, start, program.
+
+use crate::plan::Options;
+use crate::plan::Outside;
+use crate::plan::Plan;
+use crate::plan::error::PlanError;
+use crate::plan::hooks;
+use crate::plan::mounts;
+use crate::plan::namespaces;
+use crate::plan::namespaces::Namespaces;
+use crate::plan::process;
+use crate::plan::process::Rights;
+use crate::plan::step::Barrier;
+use crate::plan::step::Entry;
+use crate::plan::step::Root;
+use crate::plan::step::Step;
+use crate::spec::Spec;
+use crate::spec::sysctl;
+
+/// Turns a spec into the list of things to do.
+///
+/// # Errors
+///
+/// [`PlanError`], whose message starts with the field at fault. The spec must have been validated.
+pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
+    let namespaces = namespaces::of(spec);
+    if options.rootless && !namespaces.has(namespaces::USER) {
+        return Err(PlanError::UserNamespaceNeeded);
+    }
+    let outside = outside(spec, &namespaces);
+    let mut steps = vec![Step::Session];
+    if !outside.is_empty() || namespaces.mapping.is_some() || options.placed_later {
+        steps.push(Step::Await(Barrier::Outside));
+    }
+    steps.extend(first(spec, &namespaces, options));
+    steps.extend(tree(spec, &namespaces, options)?);
+    steps.extend(names(spec));
+    let process = &spec.process;
+    steps.extend(process::labels(process, options)?);
+    steps.extend(parameters(spec));
+    steps.extend(mounts::concealed(spec));
+    steps.extend(process::tuning(
+        spec,
+        process,
+        namespaces.has(namespaces::USER),
+    ));
+    let Rights { before, after } = process::rights(spec, process, options)?;
+    steps.extend(before);
+    steps.push(Step::Await(Barrier::Start));
+    let start = &spec.hooks.start_container;
+    steps.extend(hooks::steps(
+        "startContainer",
+        start,
+        "created",
+        spec,
+        options,
+    ));
+    steps.extend(after);
+    Ok(Plan {
+        namespaces,
+        outside,
+        steps,
+    })
+}
+
+/// What a process in a user namespace has no right to, and what nobody can do from inside.
+fn outside(spec: &Spec, namespaces: &Namespaces) -> Outside {
+    let inside = namespaces.has(namespaces::USER);
+    let interfaces = spec.linux.net_devices.iter().map(|(name, device)| {
+        let inner = if device.name.is_empty() {
+            name
+        } else {
+            &device.name
+        };
+        (name.clone(), inner.clone())
+    });
+    Outside {
+        oom_score: spec.process.oom_score_adj.filter(|_| inside),
+        limits: if inside {
+            process::limits(&spec.process)
+        } else {
+            Vec::new()
+        },
+        interfaces: interfaces.collect(),
+    }
+}
+
+fn first(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let in_user_namespace = namespaces.has(namespaces::USER);
+    let has_root = namespaces
+        .mapping
+        .as_ref()
+        .is_none_or(|mapping| mapping.root);
+    if in_user_namespace && has_root {
+        steps.push(Step::BecomeRoot);
+    } else if let Some(score) = spec.process.oom_score_adj.filter(|_| !in_user_namespace) {
+        steps.push(Step::OomScore(score));
+    }
+    if namespaces.new & namespaces::CGROUP != 0 {
+        steps.push(Step::CgroupNamespace);
+    }
+    if !options.no_new_keyring {
+        steps.push(Step::Keyring(format!("_ses.{}", options.id)));
+    }
+    if namespaces.new & namespaces::NETWORK != 0 {
+        steps.push(Step::Loopback);
+    }
+    steps
+}
+
+/// The tree, up to the step into it.
+fn tree(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Result<Vec<Step>, PlanError> {
+    let path = options.bundle.join(&spec.root.path);
+    let mut steps = Vec::new();
+    if namespaces.has(namespaces::MOUNT) {
+        steps.push(Step::Propagate(mounts::inherited(spec)));
+        let propagation = spec.linux.rootfs_propagation.map_or(0, mounts::propagation);
+        steps.push(Step::Root(Root { path, propagation }));
+        steps.extend(mounts::mounts(spec, namespaces, options)?);
+        steps.extend(mounts::devices(spec, namespaces));
+    } else {
+        shared(spec)?;
+        steps.push(Step::PlainRoot(path));
+    }
+    if !spec.process.cwd.as_os_str().is_empty() {
+        steps.push(Step::Directory(mounts::absolute(&spec.process.cwd)));
+    }
+    if spec.process.terminal {
+        steps.push(process::console(
+            &spec.process,
+            namespaces.has(namespaces::MOUNT),
+        ));
+    }
+    if !spec.hooks.prestart.is_empty() || !spec.hooks.create_runtime.is_empty() {
+        steps.push(Step::Await(Barrier::RuntimeHooks));
+    }
+    let hooks = &spec.hooks.create_container;
+    steps.extend(hooks::steps(
+        "createContainer",
+        hooks,
+        "creating",
+        spec,
+        options,
+    ));
+    steps.push(Step::Enter(entry(namespaces, options)));
+    if spec.root.readonly && namespaces.has(namespaces::MOUNT) {
+        steps.push(Step::ReadonlyRoot);
+    }
+    Ok(steps)
+}
+
+/// Without a mount namespace of its own a workspace must not ask for mounts: they would be the host's.
+fn shared(spec: &Spec) -> Result<(), PlanError> {
+    let asks = [
+        ("mounts", !spec.mounts.is_empty()),
+        ("linux.maskedPaths", !spec.linux.masked_paths.is_empty()),
+        ("linux.readonlyPaths", !spec.linux.readonly_paths.is_empty()),
+        ("linux.devices", !spec.linux.devices.is_empty()),
+        ("root.readonly", spec.root.readonly),
+    ];
+    match asks.into_iter().find(|(_, asked)| *asked) {
+        Some((field, _)) => Err(PlanError::MountNamespaceNeeded { field }),
+        None => Ok(()),
+    }
+}
+
+fn entry(namespaces: &Namespaces, options: &Options) -> Entry {
+    if !namespaces.has(namespaces::MOUNT) {
+        Entry::Chroot
+    } else if options.no_pivot {
+        Entry::Move
+    } else {
+        Entry::Pivot
+    }
+}
+
+fn names(spec: &Spec) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if !spec.hostname.is_empty() {
+        steps.push(Step::Hostname(spec.hostname.clone()));
+    }
+    if !spec.domainname.is_empty() {
+        steps.push(Step::Domainname(spec.domainname.clone()));
+    }
+    steps
+}
+
+fn parameters(spec: &Spec) -> impl Iterator<Item = Step> + '_ {
+    spec.linux.sysctl.iter().map(|(key, value)| Step::Sysctl {
+        key: sysctl::path(key).unwrap_or_else(|| key.clone()),
+        value: value.clone(),
+    })
+}

@@ -1,0 +1,45 @@
+//! Why no plan can be made.
+
+use std::path::PathBuf;
+
+/// Why no plan can be made. Each message starts with the field at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A privilege is missing that only a user namespace could give.
+    #[error(
+        "linux.namespaces: a caller without privileges needs a user namespace, and there is none"
+    )]
+    UserNamespaceNeeded,
+    /// Mounts were asked for in the mount namespace of the host.
+    #[error(
+        "{field}: needs a mount namespace of its own; add {{\"type\": \"mount\"}} to linux.namespaces"
+    )]
+    MountNamespaceNeeded {
+        /// The field that needs it.
+        field: &'static str,
+    },
+    /// A mount would hide what the kernel says in `/proc`.
+    #[error("mounts[{index}].destination: {path:?} cannot be mounted because it is inside /proc")]
+    InsideProc {
+        /// Which mount.
+        index: usize,
+        /// Where it would go.
+        path: PathBuf,
+    },
+    /// An id-mapped mount has nothing to map by.
+    #[error(
+        "mounts[{index}].options: idmap needs uidMappings and gidMappings, or a user namespace"
+    )]
+    NoMappings {
+        /// Which mount.
+        index: usize,
+    },
+    /// A profile was asked for on a machine that does not enforce any.
+    #[error(
+        "process.apparmorProfile: {profile:?} cannot be applied, AppArmor is not enabled on this machine"
+    )]
+    NoAppArmor {
+        /// Its name.
+        profile: String,
+    },
+}

@@ -1,0 +1,317 @@
+//! Plans the tree: what is mounted where, which devices stand in it, what is hidden.
+
+use std::path::Component;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::plan::Options;
+use crate::plan::error::PlanError;
+use crate::plan::namespaces;
+use crate::plan::namespaces::Namespaces;
+use crate::plan::step::Attributes;
+use crate::plan::step::Bind;
+use crate::plan::step::Device;
+use crate::plan::step::Filesystem;
+use crate::plan::step::Idmap;
+use crate::plan::step::Step;
+use crate::spec::Spec;
+use crate::spec::linux::DeviceKind;
+use crate::spec::linux::Propagation;
+use crate::spec::linux::PropagationKind;
+use crate::spec::mount_options::MountOptions;
+use crate::spec::mount_options::Reach;
+use crate::spec::mounts::Mount;
+
+/// `MS_UNBINDABLE`.
+const UNBINDABLE: u64 = 1 << 17;
+/// `MS_PRIVATE`.
+const PRIVATE: u64 = 1 << 18;
+/// `MS_SLAVE`.
+const SLAVE: u64 = 1 << 19;
+/// `MS_SHARED`.
+const SHARED: u64 = 1 << 20;
+
+/// The devices that every workspace has (runtime-spec `config-linux.md`, "Default Devices").
+const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+/// The links that every workspace has.
+const DEFAULT_LINKS: [(&str, &str); 5] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+];
+
+/// The kernel's number for a propagation.
+pub(super) fn propagation(wanted: Propagation) -> u64 {
+    match wanted.kind {
+        PropagationKind::Private => PRIVATE,
+        PropagationKind::Shared => SHARED,
+        PropagationKind::Slave => SLAVE,
+        PropagationKind::Unbindable => UNBINDABLE,
+    }
+}
+
+/// How the mounts that were inherited propagate: as was asked, and by default so that events come in
+/// and none go out.
+pub(super) fn inherited(spec: &Spec) -> u64 {
+    match spec.linux.rootfs_propagation {
+        Some(Propagation {
+            kind: PropagationKind::Unbindable,
+            ..
+        }) => PRIVATE,
+        Some(wanted) => propagation(wanted),
+        None => SLAVE,
+    }
+}
+
+/// The steps that mount what the spec lists.
+pub(super) fn mounts(
+    spec: &Spec,
+    namespaces: &Namespaces,
+    options: &Options,
+) -> Result<Vec<Step>, PlanError> {
+    let one = |(index, mount)| {
+        Planned {
+            spec,
+            namespaces,
+            options,
+            index,
+            mount,
+        }
+        .step()
+    };
+    spec.mounts.iter().enumerate().map(one).collect()
+}
+
+/// One mount of the spec, with all that it depends on.
+struct Planned<'a> {
+    spec: &'a Spec,
+    namespaces: &'a Namespaces,
+    options: &'a Options,
+    index: usize,
+    mount: &'a Mount,
+}
+
+impl Planned<'_> {
+    fn step(&self) -> Result<Step, PlanError> {
+        let read = MountOptions::of(self.mount);
+        let destination = absolute(&self.mount.destination);
+        if read.bind.is_some() {
+            return self.bind(&read, destination);
+        }
+        match self.mount.kind.as_str() {
+            "cgroup" | "cgroup2" => Ok(self.cgroup(&read, destination)),
+            _ => Ok(Step::Mount(Box::new(self.filesystem(&read, destination)))),
+        }
+    }
+
+    fn bind(&self, read: &MountOptions, destination: PathBuf) -> Result<Step, PlanError> {
+        Ok(Step::Bind(Box::new(Bind {
+            source: self.options.bundle.join(&self.mount.source),
+            destination,
+            recursive: read.bind == Some(Reach::Tree),
+            attributes: attributes(read),
+            idmap: self.idmap(read)?,
+            follow: !read.source_nofollow,
+            follow_destination: !read.destination_nofollow,
+            copy_link: read.copy_symlink,
+        })))
+    }
+
+    fn idmap(&self, read: &MountOptions) -> Result<Option<Idmap>, PlanError> {
+        let own = !self.mount.uid_mappings.is_empty() || !self.mount.gid_mappings.is_empty();
+        if read.id_map.is_none() && !own {
+            return Ok(None);
+        }
+        if !own && !self.namespaces.has(namespaces::USER) {
+            return Err(PlanError::NoMappings { index: self.index });
+        }
+        let recursive = read.id_map == Some(Reach::Tree);
+        let linux = &self.spec.linux;
+        let (users, groups) = if own {
+            (&self.mount.uid_mappings, &self.mount.gid_mappings)
+        } else {
+            (&linux.uid_mappings, &linux.gid_mappings)
+        };
+        let (users, groups) = (namespaces::lines(users), namespaces::lines(groups));
+        Ok(Some(Idmap {
+            users,
+            groups,
+            recursive,
+        }))
+    }
+
+    /// The cgroup file system: seen from the workspace's own cgroup namespace, or its own directory of it.
+    fn cgroup(&self, read: &MountOptions, destination: PathBuf) -> Step {
+        if self.namespaces.has(namespaces::CGROUP) {
+            return Step::Mount(Box::new(Filesystem {
+                kind: "cgroup2".to_owned(),
+                options: Vec::new(),
+                otherwise: self.options.cgroup.clone(),
+                ..self.filesystem(read, destination)
+            }));
+        }
+        Step::Bind(Box::new(Bind {
+            source: self
+                .options
+                .cgroup
+                .clone()
+                .unwrap_or_else(|| "/sys/fs/cgroup".into()),
+            destination,
+            attributes: attributes(read),
+            follow: true,
+            follow_destination: true,
+            ..Bind::default()
+        }))
+    }
+
+    fn filesystem(&self, read: &MountOptions, destination: PathBuf) -> Filesystem {
+        let kind = self.mount.kind.clone();
+        let source = match self.mount.source.as_str() {
+            "" => kind.clone(),
+            source => source.to_owned(),
+        };
+        let words = read
+            .superblock_words()
+            .into_iter()
+            .filter(|word| !matches!(*word, "ro" | "rw"));
+        let mut options: Vec<(String, Option<String>)> =
+            words.map(|word| (word.to_owned(), None)).collect();
+        let data = read
+            .data
+            .iter()
+            .map(|option| (option.key.clone(), option.value.clone()));
+        options.extend(data);
+        let label = &self.spec.linux.mount_label;
+        if !label.is_empty() && !matches!(kind.as_str(), "proc" | "sysfs" | "mqueue") {
+            options.push(("context".to_owned(), Some(label.clone())));
+        }
+        let otherwise = match kind.as_str() {
+            "sysfs" if self.namespaces.has(namespaces::USER) => Some(PathBuf::from("/sys")),
+            "proc" if self.namespaces.has(namespaces::USER) => Some(PathBuf::from("/proc")),
+            _ => None,
+        };
+        Filesystem {
+            ordinary: matches!(kind.as_str(), "proc" | "sysfs"),
+            destination,
+            kind,
+            source,
+            options,
+            attributes: attributes(read),
+            copy_up: read.copy_up,
+            otherwise,
+        }
+    }
+}
+
+fn attributes(read: &MountOptions) -> Attributes {
+    Attributes {
+        set: read.attributes.set,
+        clear: read.attributes.clear,
+        set_below: read.recursive.set,
+        clear_below: read.recursive.clear,
+        propagation: read
+            .propagation
+            .iter()
+            .map(|wanted| (propagation(*wanted), wanted.recursive))
+            .collect(),
+    }
+}
+
+/// A path inside: relative ones are meant from the root on, and dots are resolved in the text.
+pub(super) fn absolute(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(part) => clean.push(part),
+            Component::ParentDir => drop(clean.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+/// The steps that put devices and links into `/dev`, unless the spec binds a whole `/dev` of its own.
+pub(super) fn devices(spec: &Spec, namespaces: &Namespaces) -> Vec<Step> {
+    let own = spec.mounts.iter().any(|mount| {
+        absolute(&mount.destination) == Path::new("/dev") && MountOptions::of(mount).bind.is_some()
+    });
+    if own {
+        return Vec::new();
+    }
+    let bind = namespaces.has(namespaces::USER);
+    let asked = |path: &str| {
+        spec.linux
+            .devices
+            .iter()
+            .any(|device| device.path == Path::new(path))
+    };
+    let usual = DEFAULT_DEVICES
+        .iter()
+        .filter(|(path, ..)| !asked(path))
+        .map(|(path, major, minor)| Device {
+            path: PathBuf::from(path),
+            kind: 'c',
+            major: *major,
+            minor: *minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+            bind,
+        });
+    let asked = spec.linux.devices.iter().map(|device| Device {
+        path: absolute(&device.path),
+        kind: match device.kind {
+            DeviceKind::Char => 'c',
+            DeviceKind::Block => 'b',
+            DeviceKind::Fifo => 'p',
+        },
+        major: u32::try_from(device.major).unwrap_or_default(),
+        minor: u32::try_from(device.minor).unwrap_or_default(),
+        mode: device.file_mode.unwrap_or(0o666),
+        uid: device.uid.unwrap_or_default(),
+        gid: device.gid.unwrap_or_default(),
+        bind: bind && device.kind != DeviceKind::Fifo,
+    });
+    let links = DEFAULT_LINKS.iter().map(|(path, target)| Step::Symlink {
+        path: PathBuf::from(path),
+        target: PathBuf::from(target),
+    });
+    usual.chain(asked).map(Step::Device).chain(links).collect()
+}
+
+/// The steps that hide paths and make paths read-only.
+pub(super) fn concealed(spec: &Spec) -> impl Iterator<Item = Step> + '_ {
+    let fixed = spec
+        .linux
+        .readonly_paths
+        .iter()
+        .map(|path| Step::Readonly(absolute(path)));
+    let hidden = spec
+        .linux
+        .masked_paths
+        .iter()
+        .map(|path| Step::Mask(absolute(path)));
+    fixed.chain(hidden)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_in_a_destination_do_not_leave_the_root() {
+        assert_eq!(
+            absolute(Path::new("../../etc/./x/../passwd")),
+            Path::new("/etc/passwd")
+        );
+    }
+}
