@@ -7,8 +7,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::fs::Access;
-use rustix::fs::AtFlags;
 use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
@@ -115,8 +113,7 @@ fn executable(root: &OwnedFd, candidate: &Path) -> Result<()> {
     if !path::is_kind(file.as_fd(), FileType::RegularFile)? {
         return Err(Errno::ACCESS);
     }
-    let flags = AtFlags::EACCESS | AtFlags::EMPTY_PATH;
-    rustix::fs::accessat(&file, "", Access::EXEC_OK, flags)
+    path::may_execute(file.as_fd())
 }
 
 /// The environment, with the user's home when it names none.

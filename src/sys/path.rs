@@ -233,6 +233,26 @@ pub fn is_device(fd: BorrowedFd<'_>, major: u32, minor: u32) -> Result<bool> {
     Ok(character && stat.st_rdev == rustix::fs::makedev(major, minor))
 }
 
+/// Whether this process, with its effective rights, may execute the file (`faccessat2(2)`, Linux 5.8).
+///
+/// # Errors
+///
+/// `EACCES` when it may not.
+pub fn may_execute(file: BorrowedFd<'_>) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the path is a NUL-terminated literal.
+    let allowed = unsafe {
+        libc::syscall(
+            libc::SYS_faccessat2,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::X_OK,
+            libc::AT_EACCESS | libc::AT_EMPTY_PATH,
+        )
+    };
+    crate::sys::checked(allowed).map(drop)
+}
+
 /// A path below a root, without the leading `/`: what `openat(2)` wants.
 #[must_use]
 pub fn relative(path: &Path) -> &Path {
