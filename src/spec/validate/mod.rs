@@ -118,7 +118,7 @@ fn required(path: impl Into<String>, expected: &str) -> SpecError {
 
 fn needs_namespace(path: impl Into<String>, kind: NamespaceKind) -> SpecError {
     let reason = format!(
-        "would change the host without a {kind} namespace; add {{\"type\": \"{kind}\"}} to linux.namespaces"
+        "would change the host; add {{\"type\": \"{kind}\"}} to linux.namespaces, or leave it out"
     );
     SpecError::value(path, reason)
 }

@@ -86,13 +86,12 @@ pub(super) fn check(process: &Process, warnings: &mut Vec<Warning>) -> Checked {
 /// Checks a list of `KEY=value`.
 pub(super) fn environment(entries: &[String], path: &str) -> Checked {
     for (index, entry) in entries.iter().enumerate() {
+        // What an entry holds may be a secret: it is not repeated.
         let reason = match entry.split_once('=') {
             None => "has no equals sign, expected KEY=value",
             Some(("", _)) => "has no name before the equals sign, expected KEY=value",
             Some(_) => continue,
         };
-        // Values may be secrets; an entry without a value is not known to be one.
-        let reason = format!("{:?} {reason}", entry.chars().take(64).collect::<String>());
         return Err(SpecError::value(format!("{path}[{index}]"), reason));
     }
     Ok(())

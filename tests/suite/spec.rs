@@ -1,0 +1,6 @@
+//! The configuration as a whole: every property, every example, and the specification's own types beside ours.
+
+mod examples;
+mod oracle;
+mod properties;
+mod walk;
