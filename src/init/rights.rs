@@ -94,6 +94,13 @@ fn set_capabilities(wanted: Capabilities) -> Result<()> {
 impl Doing {
     /// Takes on user and groups, and keeps what capabilities there are for the step that sets them.
     pub(super) fn become_user(&mut self, user: &User) -> std::result::Result<(), Trouble> {
+        for standard in [
+            &rustix::stdio::stdin(),
+            &rustix::stdio::stdout(),
+            &rustix::stdio::stderr(),
+        ] {
+            give_stream(*standard, user.uid)?;
+        }
         identity::keep_capabilities(true)?;
         if let Some(groups) = &user.groups {
             identity::set_groups(groups)?;
@@ -116,6 +123,26 @@ impl Doing {
             }
             other => other,
         }
+    }
+}
+
+/// Gives a standard stream to the program's user, who may want to open it again by its name in `/dev`.
+///
+/// Only pipes and terminals: a file keeps its owner, and so does `/dev/null`, which is everybody's. What the
+/// kernel refuses stays as it is.
+fn give_stream(stream: std::os::fd::BorrowedFd<'_>, uid: u32) -> Result<()> {
+    use rustix::fs::FileType;
+    let Ok(stat) = rustix::fs::fstat(stream) else {
+        return Ok(());
+    };
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let terminal = kind == FileType::CharacterDevice && rustix::termios::isatty(stream);
+    if stat.st_uid == uid || !(kind == FileType::Fifo || terminal) {
+        return Ok(());
+    }
+    match rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None) {
+        Err(Errno::INVAL | Errno::PERM | Errno::ROFS) => Ok(()),
+        other => other,
     }
 }
 

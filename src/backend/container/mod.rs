@@ -3,6 +3,7 @@
 mod birth;
 mod dialogue;
 mod exec;
+mod interfaces;
 mod lift;
 mod mapping;
 mod outside;

@@ -1,5 +1,6 @@
 //! Does to a process what it has no right to do itself.
 
+use super::interfaces;
 use crate::backend::BackendError;
 use crate::plan::Outside;
 use crate::sys::Errno;
@@ -22,6 +23,9 @@ pub(super) fn apply(pid: i32, wanted: &Outside) -> Result<(), BackendError> {
                 limit.name, limit.soft, limit.hard
             )),
         )?;
+    }
+    for (name, inside) in &wanted.interfaces {
+        interfaces::move_in(pid, name, inside)?;
     }
     Ok(())
 }
