@@ -1,1 +1,227 @@
 //! The box that a workspace lives in: its cgroup, its device filter, its counters.
+//!
+//! Both kinds of workspace are kept in the same box, so freezing, killing, limiting and counting are written here,
+//! once. An [`Enclosure`] is made from a plan ([`Enclosure::prepare`]) or found again from where it is
+//! ([`Enclosure::open`]); it keeps no memory between commands. A box that is gone can still be asked to be killed,
+//! emptied and removed, for that is what it is then.
+
+mod birth;
+mod device;
+mod error;
+mod group;
+mod life;
+mod limits;
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::path::PathBuf;
+
+pub use error::EnclosureError;
+
+pub use crate::plan::cgroup::Place;
+
+use crate::enclosure::group::Group;
+use crate::plan::cgroup::CgroupPlan;
+use crate::plan::cgroup::Limits;
+use crate::sys::Errno;
+
+/// The cgroup of one workspace.
+#[derive(Debug)]
+pub struct Enclosure {
+    place: Place,
+    group: Option<Group>,
+    waiting: Option<CgroupPlan>,
+    remarks: Vec<String>,
+}
+
+/// What most of this module gives.
+type Result<T> = std::result::Result<T, EnclosureError>;
+
+impl Enclosure {
+    /// Makes the cgroup of a plan, with its limits and its device filter, for processes to be born in.
+    ///
+    /// What systemd makes is made with the first process, by [`Enclosure::adopt`]. If anything fails, what was made
+    /// is removed again.
+    ///
+    /// # Errors
+    ///
+    /// If there is a cgroup already with anybody in it or that is frozen; if a controller cannot be enabled; if a
+    /// limit is not taken: the message then begins with the field that asked for it.
+    pub fn prepare(plan: &CgroupPlan) -> Result<Self> {
+        let mut made = Self::nowhere(plan.place.clone());
+        made.remarks.clone_from(&plan.limits.ignored);
+        match &plan.place {
+            Place::Nowhere => {}
+            Place::Scope { .. } => made.waiting = Some(plan.clone()),
+            Place::Directory { mount, path } => match birth::make(mount, path, plan) {
+                Ok((group, remarks)) => {
+                    made.group = Some(group);
+                    made.remarks.extend(remarks);
+                }
+                Err(error) if plan.dispensable && error.is_refusal() => {
+                    made.remarks.push(format!("{error}, ignoring"));
+                    made.place = Place::Nowhere;
+                }
+                Err(error) => return Err(error),
+            },
+        }
+        Ok(made)
+    }
+
+    /// Finds the cgroup of a workspace again. That there is none any more is no error.
+    ///
+    /// # Errors
+    ///
+    /// If the mount point is not one of cgroup2, or may not be looked at.
+    pub fn open(place: &Place) -> Result<Self> {
+        let mut found = Self::nowhere(place.clone());
+        if let Place::Directory { mount, path } | Place::Scope { mount, path, .. } = place {
+            found.group = birth::find(mount, path)?;
+        }
+        Ok(found)
+    }
+
+    /// Finds a cgroup by its directory, for when nothing else is left of the workspace.
+    ///
+    /// # Errors
+    ///
+    /// As [`Enclosure::open`]; besides, if the directory is relative, or the root of a mount.
+    pub fn at(directory: &Path) -> Result<Self> {
+        let outside = || EnclosureError::NotACgroup {
+            group: directory.to_owned(),
+        };
+        let (mount, path) = birth::split(directory).ok_or_else(outside)?;
+        Self::open(&Place::Directory { mount, path })
+    }
+
+    fn nowhere(place: Place) -> Self {
+        Self {
+            place,
+            group: None,
+            waiting: None,
+            remarks: Vec::new(),
+        }
+    }
+
+    /// The directory for `clone3(2)` to put the first process in (`CLONE_INTO_CGROUP`).
+    ///
+    /// None if there is no directory yet, or will be none: then the process has to be adopted.
+    #[must_use]
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.group.as_ref().map(Group::descriptor)
+    }
+
+    /// Takes in a process that was born elsewhere, and makes what could not be made without one.
+    ///
+    /// # Errors
+    ///
+    /// If systemd does not make the scope, or a limit is not taken.
+    pub fn adopt(&mut self, pid: i32) -> Result<()> {
+        match &self.group {
+            Some(group) => group
+                .write("cgroup.procs", &pid.to_string())
+                .map_err(|source| self.failed("move the process to", source)),
+            None => Ok(()),
+        }
+    }
+
+    /// Where this is, to be kept and given to [`Enclosure::open`] later.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The directory, if there is one.
+    #[must_use]
+    pub fn directory(&self) -> Option<PathBuf> {
+        self.place.directory()
+    }
+
+    /// Whether there is a cgroup at the place.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.group.is_some()
+    }
+
+    /// What went wrong and was survived, and what has no meaning here, a sentence each.
+    #[must_use]
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// Changes the limits of a workspace that is there.
+    ///
+    /// # Errors
+    ///
+    /// If a limit is not taken; those before it are then in force.
+    pub fn update(&mut self, limits: &Limits) -> Result<()> {
+        let group = self.group.as_ref().ok_or(EnclosureError::NoCgroup {
+            action: "set limits",
+        })?;
+        limits::update(group, &self.path(), limits)
+    }
+
+    /// What is in force, for planning an update.
+    ///
+    /// # Errors
+    ///
+    /// If the files of the cgroup cannot be read.
+    pub fn present(&self) -> Result<crate::plan::cgroup::Present> {
+        match &self.group {
+            Some(group) => {
+                limits::present(group).map_err(|source| self.failed("read the limits of", source))
+            }
+            None => Ok(crate::plan::cgroup::Present::default()),
+        }
+    }
+
+    /// A group below this one, for `exec --cgroup`: `/` and the empty path are this one itself.
+    ///
+    /// # Errors
+    ///
+    /// If the path leads outside, or there is no such group.
+    pub fn below(&self, path: &Path) -> Result<Self> {
+        let outside = || EnclosureError::Outside {
+            path: path.to_owned(),
+        };
+        let below = path.strip_prefix("/").unwrap_or(path);
+        let plain = below
+            .components()
+            .all(|part| matches!(part, std::path::Component::Normal(_)));
+        let (true, Some(group)) = (plain, &self.group) else {
+            return Err(outside());
+        };
+        let whole = self.path().join(below);
+        let here = if below.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            below
+        };
+        let group = group.below(here).map_err(|source| match source {
+            Errno::XDEV | Errno::LOOP => outside(),
+            source => EnclosureError::Group {
+                action: "open",
+                group: whole.clone(),
+                source,
+            },
+        })?;
+        let (mount, path) = birth::split(&whole).ok_or_else(outside)?;
+        let place = Place::Directory { mount, path };
+        Ok(Self {
+            group: Some(group),
+            ..Self::nowhere(place)
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.place.directory().unwrap_or_default()
+    }
+
+    fn failed(&self, action: &'static str, source: Errno) -> EnclosureError {
+        EnclosureError::Group {
+            action,
+            group: self.path(),
+            source,
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! The kernel, made safe: the only module with `unsafe` in it, without policy of its own.
 
+pub mod bpf;
 pub mod clone;
 pub mod ending;
 pub mod identity;

@@ -97,6 +97,9 @@ pub struct CgroupPlan {
     /// Whether the workspace may start without a cgroup of its own: nothing was asked of one, and the caller may have
     /// no right to make one.
     pub dispensable: bool,
+    /// Whether the device filter may be missing: in a user namespace nobody may load one, and device nodes that could
+    /// be opened cannot be made either.
+    pub filter_optional: bool,
 }
 
 /// Plans the cgroup of a workspace.
@@ -120,5 +123,6 @@ pub fn plan(
         limits,
         owner: request.owner,
         dispensable,
+        filter_optional: options.rootless || host.caller.in_user_namespace,
     })
 }

@@ -1,0 +1,238 @@
+//! How a cgroup comes to be: found, or made with everything on the way to it.
+//!
+//! The usual case, a parent that is there and gives its children what is needed, costs one `mkdir`. Controllers are
+//! enabled from the root down only where one is missing.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::enclosure::EnclosureError;
+use crate::enclosure::Result;
+use crate::enclosure::device;
+use crate::enclosure::group::Group;
+use crate::enclosure::limits;
+use crate::plan::cgroup::CgroupPlan;
+use crate::sys::Errno;
+
+/// The controllers that can tell the threads of one process apart; all others need whole processes.
+const OF_THREADS: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
+
+/// Makes a group with its limits, its filter and its owner; removes it again if that fails.
+pub(super) fn make(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<(Group, Vec<String>)> {
+    let root = root(mount)?;
+    let made = make_path(&root, mount, path, &plan.limits.controllers)?;
+    equip(&root, mount, path, plan).inspect_err(|_| {
+        for path in made.iter().rev() {
+            // What cannot be removed has become somebody else's.
+            root.unmake(path).unwrap_or_default();
+        }
+    })
+}
+
+/// Finds a group; none if it is gone.
+pub(super) fn find(mount: &Path, path: &Path) -> Result<Option<Group>> {
+    let root = match root(mount) {
+        Err(EnclosureError::Group {
+            source: Errno::NOENT,
+            ..
+        }) => return Ok(None),
+        other => other?,
+    };
+    match root.below(path) {
+        Ok(group) => Ok(Some(group)),
+        Err(Errno::NOENT | Errno::NODEV) => Ok(None),
+        Err(source) => Err(failed("open", mount, path, source)),
+    }
+}
+
+/// Splits a directory into a mount point of cgroup2 and the rest: the longest end that is in the same filesystem.
+pub(super) fn split(directory: &Path) -> Option<(PathBuf, PathBuf)> {
+    let is_cgroup = |path: &Path| {
+        // A directory that is gone says nothing; its ancestors do.
+        Group::root(path).map_or_else(|errno| errno == Errno::NOENT, |found| found.is_some())
+    };
+    let inside = directory.ancestors().take_while(|path| is_cgroup(path));
+    let mount = inside.last().filter(|mount| *mount != directory)?;
+    Group::root(mount).ok()??;
+    let below = directory.strip_prefix(mount).ok()?;
+    Some((mount.to_owned(), below.to_owned()))
+}
+
+fn root(mount: &Path) -> Result<Group> {
+    Group::root(mount)
+        .map_err(|source| failed("open", mount, Path::new(""), source))?
+        .ok_or_else(|| EnclosureError::NotACgroup {
+            group: mount.to_owned(),
+        })
+}
+
+/// Makes what is missing on the path and gives what it made, outermost first.
+fn make_path(
+    root: &Group,
+    mount: &Path,
+    path: &Path,
+    controllers: &BTreeSet<String>,
+) -> Result<Vec<PathBuf>> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if gives(root, parent, controllers) {
+        match root.make(path) {
+            Ok(()) => return Ok(vec![path.to_owned()]),
+            Err(Errno::EXIST) => return Ok(Vec::new()),
+            Err(Errno::NOENT) => {}
+            Err(source) => return Err(failed("make", mount, path, source)),
+        }
+    }
+    let mut made = Vec::new();
+    let mut here = PathBuf::new();
+    for name in path.components() {
+        enable(root, mount, &here, controllers)?;
+        here.push(name);
+        match root.make(&here) {
+            Ok(()) => made.push(here.clone()),
+            Err(Errno::EXIST) => {}
+            Err(source) => return Err(failed("make", mount, &here, source)),
+        }
+    }
+    Ok(made)
+}
+
+/// Whether a group is there and its children have all `controllers`.
+fn gives(root: &Group, path: &Path, controllers: &BTreeSet<String>) -> bool {
+    controllers.is_empty()
+        || open(root, path).is_ok_and(|group| missing(&group, controllers).is_empty())
+}
+
+fn missing(group: &Group, controllers: &BTreeSet<String>) -> Vec<String> {
+    let enabled = group.read("cgroup.subtree_control").unwrap_or_default();
+    let enabled: BTreeSet<&str> = enabled.split_whitespace().collect();
+    controllers
+        .iter()
+        .filter(|name| !enabled.contains(name.as_str()))
+        .cloned()
+        .collect()
+}
+
+fn enable(root: &Group, mount: &Path, path: &Path, controllers: &BTreeSet<String>) -> Result<()> {
+    if controllers.is_empty() {
+        return Ok(());
+    }
+    let group = open(root, path).map_err(|source| failed("open", mount, path, source))?;
+    let missing = missing(&group, controllers);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let line: Vec<String> = missing.iter().map(|name| format!("+{name}")).collect();
+    group
+        .write("cgroup.subtree_control", &line.join(" "))
+        .map_err(|source| EnclosureError::Enable {
+            controllers: missing.join(", "),
+            group: mount.join(path),
+            source,
+        })
+}
+
+fn equip(
+    root: &Group,
+    mount: &Path,
+    path: &Path,
+    plan: &CgroupPlan,
+) -> Result<(Group, Vec<String>)> {
+    let group = open(root, path).map_err(|source| failed("open", mount, path, source))?;
+    let whole = mount.join(path);
+    refuse_inhabited(&group, &whole)?;
+    settle_threads(&group, &whole, &plan.limits.controllers)?;
+    let mut remarks = Vec::new();
+    limits::write_all(&group, &whole, &plan.limits.writes)?;
+    if let Some(filter) = &plan.limits.devices {
+        remarks.extend(device::put(&group, &whole, filter, plan.filter_optional)?);
+    }
+    if let Some(owner) = plan.owner {
+        give(&group, owner).map_err(|source| failed("change the owner of", mount, path, source))?;
+    }
+    Ok((group, remarks))
+}
+
+/// Opens a group below the root, or the root itself.
+fn open(root: &Group, path: &Path) -> crate::sys::Result<Group> {
+    root.below(if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    })
+}
+
+/// A group that was there before may be used if nobody is in it and whoever comes will run.
+fn refuse_inhabited(group: &Group, whole: &Path) -> Result<()> {
+    let failed = |source| EnclosureError::Group {
+        action: "read the state of",
+        group: whole.to_owned(),
+        source,
+    };
+    let state = group.state().map_err(failed)?;
+    if state.populated {
+        let mut processes = group.own_processes().unwrap_or_default();
+        processes.truncate(8);
+        return Err(EnclosureError::NotEmpty {
+            group: whole.to_owned(),
+            processes,
+        });
+    }
+    let frozen = state.frozen || group.read("cgroup.freeze").map_err(failed)?.trim() == "1";
+    if frozen {
+        return Err(EnclosureError::Frozen {
+            group: whole.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// A group below one that holds threads cannot hold processes until it is made one of threads as well.
+fn settle_threads(group: &Group, whole: &Path, controllers: &BTreeSet<String>) -> Result<()> {
+    let failed = |source| EnclosureError::Group {
+        action: "settle the type of",
+        group: whole.to_owned(),
+        source,
+    };
+    let kind = group.read("cgroup.type").map_err(failed)?;
+    if kind.trim() == "domain" {
+        return Ok(());
+    }
+    match controllers
+        .iter()
+        .find(|name| !OF_THREADS.contains(&name.as_str()))
+    {
+        Some(name) => Err(EnclosureError::Threaded {
+            group: whole.to_owned(),
+            controller: name.clone(),
+        }),
+        None if kind.trim() == "domain invalid" => {
+            group.write("cgroup.type", "threaded").map_err(failed)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Gives a group to a user of the host: the directory and the files that the kernel lists for this, no others, for
+/// whoever owns the limits can lift them.
+fn give(group: &Group, owner: u32) -> crate::sys::Result<()> {
+    const USUAL: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
+    let files = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+    let files = files.unwrap_or_else(|_| USUAL.to_owned());
+    group.give(".", owner)?;
+    for file in files.lines().filter(|file| !file.contains('/')) {
+        match group.give(file, owner) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn failed(action: &'static str, mount: &Path, path: &Path, source: Errno) -> EnclosureError {
+    EnclosureError::Group {
+        action,
+        group: mount.join(path),
+        source,
+    }
+}

@@ -1,0 +1,264 @@
+//! Programs of eBPF that decide about devices: load, attach to a cgroup, replace in place, find again.
+//!
+//! The kernel charges programs to the memory cgroup since Linux 5.11, so no limit of locked memory is raised here,
+//! and having no right to raise one is no failure.
+
+use std::mem::size_of;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
+
+use crate::sys::Errno;
+use crate::sys::Result;
+use crate::sys::checked;
+
+/// The name that a program is loaded under, and found again by (15 bytes at most).
+pub type Name = [u8; 16];
+
+const PROG_LOAD: libc::c_long = 5;
+const PROG_ATTACH: libc::c_long = 8;
+const PROG_DETACH: libc::c_long = 9;
+const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const PROG_QUERY: libc::c_long = 16;
+
+/// `BPF_PROG_TYPE_CGROUP_DEVICE`.
+const TYPE_CGROUP_DEVICE: u32 = 15;
+/// `BPF_CGROUP_DEVICE`, the place of such a program at a cgroup.
+const AT_DEVICE: u32 = 6;
+/// `BPF_F_ALLOW_MULTI`: beside the programs of others, all of which must agree.
+const ALLOW_MULTI: u32 = 2;
+/// `BPF_F_REPLACE`: in the place of another, at no moment without either (Linux 5.6).
+const REPLACE: u32 = 4;
+
+/// How many programs of one cgroup are looked at. The kernel allows 64 (`BPF_CGROUP_MAX_PROGS`).
+const MOST_PROGRAMS: u32 = 64;
+
+/// `union bpf_attr` for `BPF_PROG_LOAD`, up to `prog_name`.
+#[repr(C)]
+#[derive(Default)]
+struct Load {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buffer: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: Name,
+}
+
+/// `union bpf_attr` for `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
+#[repr(C)]
+#[derive(Default)]
+struct Attach {
+    target: u32,
+    program: u32,
+    place: u32,
+    flags: u32,
+    replaced: u32,
+}
+
+/// `union bpf_attr` for `BPF_PROG_QUERY`, up to `prog_cnt`.
+#[repr(C)]
+#[derive(Default)]
+struct Query {
+    target: u32,
+    place: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    padding: u32,
+}
+
+/// `union bpf_attr` for `BPF_PROG_GET_FD_BY_ID`.
+#[repr(C)]
+#[derive(Default)]
+struct ById {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+/// `union bpf_attr` for `BPF_OBJ_GET_INFO_BY_FD`.
+#[repr(C)]
+#[derive(Default)]
+struct InfoBy {
+    object: u32,
+    length: u32,
+    info: u64,
+}
+
+/// `struct bpf_prog_info`, up to the name.
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    lengths: [u32; 2],
+    pointers: [u64; 2],
+    load_time: u64,
+    created_by: u32,
+    map_count: u32,
+    maps: u64,
+    name: Name,
+}
+
+/// Loads a program that decides about devices.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_BPF` in the first user namespace; `EINVAL` and `EACCES` if the verifier refuses it.
+pub fn load_device_filter(instructions: &[u64], name: Name) -> Result<OwnedFd> {
+    let license = c"Apache-2.0";
+    let attributes = Load {
+        kind: TYPE_CGROUP_DEVICE,
+        instruction_count: u32::try_from(instructions.len()).map_err(|_| Errno::TOOBIG)?,
+        instructions: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        name,
+        ..Load::default()
+    };
+    // SAFETY: `instructions` and `license` are alive for the call, and their lengths are those given.
+    let made = unsafe { call(PROG_LOAD, &attributes) }?;
+    owned(made)
+}
+
+/// Attaches a program to a cgroup, beside those of others or in the place of `replaced`.
+///
+/// # Errors
+///
+/// `EPERM` if an ancestor's program does not let children have their own; `ENOENT` if `replaced` is not attached.
+pub fn attach(
+    cgroup: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    replaced: Option<BorrowedFd<'_>>,
+) -> Result<()> {
+    let attributes = Attach {
+        target: number(cgroup),
+        program: number(program),
+        place: AT_DEVICE,
+        flags: ALLOW_MULTI | if replaced.is_some() { REPLACE } else { 0 },
+        replaced: replaced.map(number).unwrap_or_default(),
+    };
+    // SAFETY: the attributes hold numbers only.
+    unsafe { call(PROG_ATTACH, &attributes) }.map(drop)
+}
+
+/// Takes a program off a cgroup.
+///
+/// # Errors
+///
+/// `ENOENT` if it is not attached there.
+pub fn detach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    let attributes = Attach {
+        target: number(cgroup),
+        program: number(program),
+        place: AT_DEVICE,
+        ..Attach::default()
+    };
+    // SAFETY: the attributes hold numbers only.
+    unsafe { call(PROG_DETACH, &attributes) }.map(drop)
+}
+
+/// The device programs that are attached to a cgroup itself and have this name, in their order.
+///
+/// A program that is taken off in between is left out.
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_SYS_ADMIN` in the first user namespace.
+pub fn attached(cgroup: BorrowedFd<'_>, name: Name) -> Result<Vec<OwnedFd>> {
+    let mut ids = [0_u32; MOST_PROGRAMS as usize];
+    let mut attributes = Query {
+        target: number(cgroup),
+        place: AT_DEVICE,
+        ids: ids.as_mut_ptr() as u64,
+        count: MOST_PROGRAMS,
+        ..Query::default()
+    };
+    // SAFETY: `ids` is alive for the call and has room for `count` numbers.
+    unsafe { call_mut(PROG_QUERY, &mut attributes) }?;
+    let count = usize::try_from(attributes.count).unwrap_or_default();
+    let mut found = Vec::new();
+    for id in ids.iter().take(count) {
+        match by_id(*id) {
+            Ok(program) if name_of(&program)? == name => found.push(program),
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(found)
+}
+
+fn by_id(id: u32) -> Result<OwnedFd> {
+    let attributes = ById {
+        id,
+        ..ById::default()
+    };
+    // SAFETY: the attributes hold numbers only.
+    let made = unsafe { call(PROG_GET_FD_BY_ID, &attributes) }?;
+    owned(made)
+}
+
+fn name_of(program: &OwnedFd) -> Result<Name> {
+    let mut info = Info::default();
+    let attributes = InfoBy {
+        object: program.as_raw_fd().unsigned_abs(),
+        length: u32::try_from(size_of::<Info>()).map_err(|_| Errno::TOOBIG)?,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: `info` is alive for the call and of the length given; the kernel writes no more than that.
+    unsafe { call(OBJ_GET_INFO_BY_FD, &attributes) }?;
+    Ok(info.name)
+}
+
+fn number(descriptor: BorrowedFd<'_>) -> u32 {
+    descriptor.as_raw_fd().unsigned_abs()
+}
+
+fn owned(made: libc::c_long) -> Result<OwnedFd> {
+    let made = RawFd::try_from(made).map_err(|_| Errno::BADF)?;
+    // SAFETY: the kernel has just made this descriptor (close-on-exec), and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
+/// `bpf(2)` with attributes that the kernel only reads.
+///
+/// # Safety
+///
+/// Every address in `attributes` must be valid for what `command` does with it.
+unsafe fn call<T>(command: libc::c_long, attributes: &T) -> Result<libc::c_long> {
+    // SAFETY: `attributes` is a plain structure of the size passed; the caller answers for the addresses in it.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    })
+}
+
+/// `bpf(2)` with attributes that the kernel writes back to.
+///
+/// # Safety
+///
+/// As for [`call`].
+unsafe fn call_mut<T>(command: libc::c_long, attributes: &mut T) -> Result<libc::c_long> {
+    // SAFETY: `attributes` is a plain structure of the size passed; the caller answers for the addresses in it.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
+    })
+}

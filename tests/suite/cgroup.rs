@@ -1,0 +1,475 @@
+//! The cgroup of a workspace, on a real kernel: made, limited, filtered, frozen, killed, counted and gone.
+//!
+//! Tests that need a controller run where cgroup v2 has it; on a machine that gave it to cgroup v1 they say so and
+//! are skipped, which in the test machine is a failure.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use bulkhead::enclosure::Enclosure;
+use bulkhead::enclosure::EnclosureError;
+use bulkhead::enclosure::Place;
+use bulkhead::host::Host;
+use bulkhead::plan::cgroup;
+use bulkhead::plan::cgroup::CgroupPlan;
+use bulkhead::plan::cgroup::Options;
+use bulkhead::plan::cgroup::Request;
+use bulkhead::spec::resources::Resources;
+
+/// A directory of the cgroup tree that nobody else uses and that is gone at the end.
+struct Scene {
+    host: Host,
+    mount: PathBuf,
+    name: String,
+    children: Vec<Child>,
+}
+
+impl Scene {
+    /// None, after a word about it, if this machine does not have what is needed.
+    #[expect(clippy::print_stdout, reason = "a skipped test says why")]
+    fn with(controllers: &[&str]) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let host = Host::look().unwrap();
+        let has = |name: &&str| host.cgroup.controllers.contains(*name);
+        let root = rustix::process::geteuid().is_root();
+        if host.cgroup.mount.is_none() || !root || !controllers.iter().all(has) {
+            assert!(
+                std::env::var_os("BULKHEAD_IN_MACHINE").is_none(),
+                "the test machine must have {controllers:?}"
+            );
+            println!("SKIP: needs root, and cgroup2 with {controllers:?}");
+            return None;
+        }
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        Some(Self {
+            mount: host.cgroup.mount.clone().unwrap(),
+            host,
+            name: format!("bulkhead-test-{}-{number}", std::process::id()),
+            children: Vec::new(),
+        })
+    }
+
+    fn plan(&self, resources: &str) -> CgroupPlan {
+        let resources: Resources = serde_json::from_str(resources).unwrap();
+        resources.check().unwrap();
+        let request = Request {
+            id: "box",
+            oci_version: "1.3.0",
+            path: &format!("/{}/box", self.name),
+            resources: Some(&resources),
+            annotations: &BTreeMap::new(),
+            owner: None,
+        };
+        cgroup::plan(&request, &self.host, Options::default()).unwrap()
+    }
+
+    fn prepared(&self, resources: &str) -> Enclosure {
+        Enclosure::prepare(&self.plan(resources)).unwrap()
+    }
+
+    /// Somebody who stays a while, moved into the enclosure.
+    fn inhabit(&mut self, enclosure: &mut Enclosure) -> i32 {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        self.children.push(child);
+        enclosure.adopt(pid).unwrap();
+        pid
+    }
+
+    /// Somebody who stays a while and holds a few megabytes.
+    fn fill(&mut self, enclosure: &mut Enclosure) {
+        let script = "read x; x=$(head -c 4000000 /dev/zero | tr '\\0' a); echo full; sleep 1000";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        enclosure.adopt(i32::try_from(child.id()).unwrap()).unwrap();
+        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        child
+            .stdout
+            .take()
+            .unwrap()
+            .read_exact(&mut [0; 5])
+            .unwrap();
+        self.children.push(child);
+    }
+
+    fn root(&self) -> PathBuf {
+        self.mount.join(&self.name)
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.root().join("box").join(file))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if let Ok(mut left) = Enclosure::at(&self.root()) {
+            left.kill().unwrap();
+            left.wait_empty(soon()).unwrap();
+            left.remove().unwrap();
+        }
+        for child in &mut self.children {
+            child.wait().unwrap();
+        }
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+fn exists(path: &Path) -> bool {
+    path.try_exists().unwrap()
+}
+
+#[test]
+fn a_cgroup_is_made_with_everything_on_the_way_and_removed_with_everything_below() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut made = scene.prepared("{}");
+    let inner = scene.root().join("box/a/b");
+    fs::create_dir_all(&inner).unwrap();
+    made.remove().unwrap();
+    assert!(!exists(&scene.root().join("box")));
+}
+
+#[test]
+fn a_cgroup_that_is_gone_can_be_killed_emptied_and_removed() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut made = scene.prepared("{}");
+    fs::remove_dir(scene.root().join("box")).unwrap();
+    made.kill().unwrap();
+    made.wait_empty(soon()).unwrap();
+    assert!(made.processes().unwrap().is_empty());
+    made.remove().unwrap();
+}
+
+#[test]
+fn a_cgroup_is_found_again_by_its_place_and_by_its_directory() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    let made = scene.prepared("{}");
+    let kept = serde_json::to_string(made.place()).unwrap();
+    let place: Place = serde_json::from_str(&kept).unwrap();
+    assert!(Enclosure::open(&place).unwrap().exists());
+    let found = Enclosure::at(&made.directory().unwrap()).unwrap();
+    assert_eq!(found.directory(), made.directory());
+}
+
+#[test]
+fn the_root_of_the_tree_is_nobodys_cgroup() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    assert!(matches!(
+        Enclosure::at(&scene.mount),
+        Err(EnclosureError::NotACgroup { .. })
+    ));
+    assert!(matches!(
+        Enclosure::at(Path::new("/tmp/x")),
+        Err(EnclosureError::NotACgroup { .. })
+    ));
+}
+
+#[test]
+fn a_cgroup_with_somebody_in_it_is_refused_and_left_alone() {
+    let Some(mut scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut first = scene.prepared("{}");
+    let pid = scene.inhabit(&mut first);
+    let refused = Enclosure::prepare(&scene.plan("{}")).unwrap_err();
+    assert!(
+        matches!(&refused, EnclosureError::NotEmpty { processes, .. } if processes == &[pid]),
+        "{refused}"
+    );
+    assert_eq!(first.processes().unwrap(), [pid]);
+}
+
+#[test]
+fn a_frozen_cgroup_is_refused() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    let first = scene.prepared("{}");
+    first.freeze().unwrap();
+    let refused = Enclosure::prepare(&scene.plan("{}")).unwrap_err();
+    assert!(
+        matches!(refused, EnclosureError::Frozen { .. }),
+        "{refused}"
+    );
+}
+
+#[test]
+fn an_empty_cgroup_that_was_there_is_used() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    fs::create_dir_all(scene.root().join("box")).unwrap();
+    assert!(scene.prepared("{}").exists());
+}
+
+#[test]
+fn whoever_is_frozen_stands_until_thawed() {
+    let Some(mut scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut made = scene.prepared("{}");
+    scene.inhabit(&mut made);
+    made.freeze().unwrap();
+    assert!(made.frozen().unwrap());
+    assert!(scene.read("cgroup.events").contains("frozen 1"));
+    made.thaw().unwrap();
+    assert!(!made.frozen().unwrap());
+    assert!(scene.read("cgroup.events").contains("frozen 0"));
+}
+
+#[test]
+fn everybody_is_killed_wherever_below_and_however_frozen() {
+    let Some(mut scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut made = scene.prepared("{}");
+    let first = scene.inhabit(&mut made);
+    fs::create_dir(scene.root().join("box/inner")).unwrap();
+    let mut inner = made.below(Path::new("inner")).unwrap();
+    let second = scene.inhabit(&mut inner);
+    let mut both = [first, second];
+    both.sort_unstable();
+    assert_eq!(made.processes().unwrap(), both);
+    made.freeze().unwrap();
+    made.kill().unwrap();
+    made.wait_empty(soon()).unwrap();
+    assert!(!made.populated().unwrap());
+}
+
+#[test]
+fn waiting_for_emptiness_ends_at_its_deadline() {
+    let Some(mut scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut made = scene.prepared("{}");
+    scene.inhabit(&mut made);
+    let late = made
+        .wait_empty(Instant::now() + Duration::from_millis(20))
+        .unwrap_err();
+    assert!(
+        matches!(late, EnclosureError::Late { state: "empty", .. }),
+        "{late}"
+    );
+}
+
+#[test]
+fn a_path_that_leads_out_of_the_cgroup_is_refused() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    let made = scene.prepared("{}");
+    let refused = made.below(Path::new("../..")).unwrap_err();
+    assert!(
+        matches!(refused, EnclosureError::Outside { .. }),
+        "{refused}"
+    );
+    assert!(made.below(Path::new("/")).unwrap().exists());
+}
+
+#[test]
+fn a_process_is_born_in_the_cgroup() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    let made = scene.prepared("{}");
+    let birth = bulkhead::sys::clone::Birth {
+        cgroup: made.birthplace(),
+        ..bulkhead::sys::clone::Birth::default()
+    };
+    let child = bulkhead::sys::clone::spawn(birth, || {
+        rustix::event::pause();
+        0
+    })
+    .unwrap();
+    assert_eq!(made.processes().unwrap(), [child.pid]);
+    made.kill().unwrap();
+    bulkhead::sys::process::wait(std::os::fd::AsFd::as_fd(&child.pidfd)).unwrap();
+    made.wait_empty(soon()).unwrap();
+}
+
+#[test]
+fn the_device_filter_lets_through_what_it_allows_and_nothing_else() {
+    let Some(mut scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut made = scene.prepared(r#"{"devices":[{"allow":false,"access":"rwm"}]}"#);
+    assert!(opens(&mut scene, &mut made, "/dev/null"));
+    assert!(!opens(&mut scene, &mut made, "/dev/kmsg"));
+}
+
+#[test]
+fn the_device_filter_is_replaced_in_place() {
+    let Some(mut scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut made = scene.prepared("{}");
+    for access in ["r", "w", "r"] {
+        let rules = format!(
+            r#"{{"devices":[{{"allow":true,"type":"c","major":1,"minor":11,"access":"{access}"}}]}}"#
+        );
+        let resources: Resources = serde_json::from_str(&rules).unwrap();
+        let present = made.present().unwrap();
+        let limits = cgroup::update(&resources, &present, &scene.host).unwrap();
+        made.update(&limits).unwrap();
+    }
+    assert!(opens(&mut scene, &mut made, "/dev/kmsg"));
+    assert_eq!(programs_at(&made), 1);
+}
+
+/// Whether somebody in the enclosure may open a file for reading.
+fn opens(scene: &mut Scene, made: &mut Enclosure, file: &str) -> bool {
+    let mut shell = Command::new("sh")
+        .args(["-c", "read line; exec 3<\"$1\"", "sh", file])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    made.adopt(i32::try_from(shell.id()).unwrap()).unwrap();
+    shell.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let opened = shell.wait().unwrap().success();
+    made.wait_empty(soon()).unwrap();
+    scene
+        .children
+        .retain_mut(|child| child.try_wait().unwrap().is_none());
+    opened
+}
+
+fn programs_at(made: &Enclosure) -> usize {
+    let name = *b"bulkhead_device\0";
+    bulkhead::sys::bpf::attached(made.birthplace().unwrap(), name)
+        .unwrap()
+        .len()
+}
+
+#[test]
+fn a_limit_that_is_not_taken_names_its_field_and_leaves_nothing_behind() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    let plan = scene.plan(r#"{"unified":{"cgroup.max.depth":"nonsense"}}"#);
+    let refused = Enclosure::prepare(&plan).unwrap_err().to_string();
+    assert!(refused.starts_with("linux.resources.unified[\"cgroup.max.depth\"]: cannot write"));
+    assert!(!exists(&scene.root()));
+}
+
+#[test]
+fn what_cgroup_v1_holds_is_refused_with_its_place() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut host = scene.host.clone();
+    host.cgroup.controllers.remove("memory");
+    host.cgroup.legacy = [("memory".to_owned(), PathBuf::from("/sys/fs/cgroup/memory"))].into();
+    let resources: Resources = serde_json::from_str(r#"{"memory":{"limit":1}}"#).unwrap();
+    let refused = cgroup::update(&resources, &cgroup::Present::default(), &host).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "linux.resources.memory.limit: the memory controller is bound to cgroup v1 at \
+         /sys/fs/cgroup/memory; this runtime sets limits in cgroup v2 only: boot with \
+         `systemd.unified_cgroup_hierarchy=1` (or `cgroup_no_v1=all`), or leave the field out"
+    );
+}
+
+#[test]
+fn every_limit_is_in_force_after_creation() {
+    let needed = ["cpu", "cpuset", "memory", "pids", "hugetlb", "io"];
+    let Some(scene) = Scene::with(&needed) else {
+        return;
+    };
+    let _made = scene.prepared(
+        r#"{"memory":{"limit":67108864,"swap":100663296,"reservation":33554432},
+            "cpu":{"shares":512,"quota":50000,"period":100000,"burst":10000,"cpus":"0","mems":"0"},
+            "pids":{"limit":17},
+            "hugepageLimits":[{"pageSize":"2MB","limit":4194304}],
+            "unified":{"memory.high":"50331648","cgroup.max.descendants":"7"}}"#,
+    );
+    let expected = [
+        ("memory.max", "67108864"),
+        ("memory.low", "33554432"),
+        ("memory.high", "50331648"),
+        ("cpu.weight", "59"),
+        ("cpu.max", "50000 100000"),
+        ("cpu.max.burst", "10000"),
+        ("cpuset.cpus", "0"),
+        ("cpuset.mems", "0"),
+        ("pids.max", "17"),
+        ("hugetlb.2MB.max", "4194304"),
+        ("hugetlb.2MB.rsvd.max", "4194304"),
+        ("cgroup.max.descendants", "7"),
+    ];
+    let found = expected.map(|(file, _)| (file, scene.read(file)));
+    assert_eq!(
+        found,
+        expected.map(|(file, value)| (file, value.to_owned()))
+    );
+}
+
+#[test]
+fn an_update_changes_what_it_names_and_leaves_the_rest() {
+    let Some(mut scene) = Scene::with(&["cpu", "memory", "pids"]) else {
+        return;
+    };
+    let mut made = scene.prepared(
+        r#"{"memory":{"limit":67108864,"swap":67108864},"cpu":{"quota":50000},"pids":{"limit":9}}"#,
+    );
+    scene.inhabit(&mut made);
+    let change = r#"{"memory":{"limit":33554432,"swap":0},"cpu":{"period":50000,"quota":0},
+        "pids":{"limit":0}}"#;
+    update(&scene, &mut made, change).unwrap();
+    let found = ["memory.max", "cpu.max", "pids.max"].map(|file| scene.read(file));
+    assert_eq!(found, ["33554432", "50000 50000", "9"]);
+}
+
+#[test]
+fn a_limit_below_what_is_in_use_is_refused_on_request() {
+    let Some(mut scene) = Scene::with(&["memory"]) else {
+        return;
+    };
+    let mut made = scene.prepared(r#"{"memory":{"limit":67108864}}"#);
+    scene.fill(&mut made);
+    let refused = update(
+        &scene,
+        &mut made,
+        r#"{"memory":{"limit":4096,"checkBeforeUpdate":true}}"#,
+    );
+    assert!(matches!(
+        refused,
+        Err(EnclosureError::MemoryInUse { limit: 4096, .. })
+    ));
+    assert_eq!(scene.read("memory.max"), "67108864");
+}
+
+fn update(scene: &Scene, made: &mut Enclosure, change: &str) -> Result<(), EnclosureError> {
+    let resources: Resources = serde_json::from_str(change).unwrap();
+    let limits = cgroup::update(&resources, &made.present()?, &scene.host).unwrap();
+    made.update(&limits)
+}
