@@ -14,6 +14,7 @@ use netlink_packet_core::NetlinkHeader;
 use netlink_packet_core::NetlinkMessage;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::address::AddressHeaderFlags;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::address::AddressScope;
@@ -129,6 +130,10 @@ impl Route {
 
     fn give(&mut self, index: u32, mut address: AddressMessage) -> Result<()> {
         address.header.index = index;
+        // The label repeats the interface's old name.
+        address
+            .attributes
+            .retain(|attribute| !matches!(attribute, AddressAttribute::Label(_)));
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         match self.ask(RouteNetlinkMessage::NewAddress(address), flags) {
             Err(Errno::EXIST) => Ok(()),
