@@ -6,5 +6,5 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod architecture;
-mod spec;
 mod cgroup;
+mod spec;
