@@ -7,4 +7,5 @@
 
 mod architecture;
 mod cgroup;
+mod seccomp;
 mod spec;
