@@ -3,8 +3,19 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
+use anyhow::bail;
+
+use crate::cli::session;
 use crate::cli::session::Session;
 use crate::spec::id::ContainerId;
+use crate::spec::process::Process;
+use crate::spec::user::UserWord;
+use crate::sys::process::Exit;
+use crate::workspace::found::Workspace;
+use crate::workspace::joining::Errand;
+use crate::workspace::making::Receipts;
+use crate::workspace::report::Report;
 
 /// Run one more program inside a workspace and exit as it does
 #[derive(Debug, clap::Args)]
@@ -68,6 +79,91 @@ pub(super) struct Args {
 }
 
 /// Runs `exec`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("exec: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    let exit = exec(args, session).with_context(|| format!("cannot exec in {}", args.id))?;
+    Ok(exit.map_or(ExitCode::SUCCESS, session::code_of))
+}
+
+fn exec(args: &Args, session: &Session) -> anyhow::Result<Option<Exit>> {
+    let workspace = Workspace::find(&session.store()?, &args.id)?;
+    let spec = workspace.spec()?;
+    let process = match &args.process {
+        Some(path) => {
+            Process::parse(&std::fs::read(path).with_context(|| format!("cannot read {path:?}"))?)?
+        }
+        None => args.process(&spec.process)?,
+    };
+    for warning in process.validate()? {
+        session
+            .log
+            .warning(&format!("{}: {}", warning.path, warning.text));
+    }
+    let errand = Errand {
+        process,
+        cgroup: args.cgroup_path()?,
+        preserve_fds: args.preserve_fds,
+        ignore_paused: args.ignore_paused,
+        detach: args.detach,
+        rootless: session.rootless(),
+        timed: session.timed(),
+    };
+    let receipts = Receipts {
+        console_socket: args.console_socket.clone(),
+        pid_file: args.pid_file.clone(),
+        pidfd_socket: args.pidfd_socket.clone(),
+    };
+    Ok(workspace.exec(&spec, errand, &receipts)?)
+}
+
+impl Args {
+    /// The workspace's own process, changed as the options say.
+    fn process(&self, own: &Process) -> anyhow::Result<Process> {
+        let mut process = own.clone();
+        if self.command.is_empty() {
+            bail!("process args cannot be empty: give a COMMAND or --process");
+        }
+        process.args.clone_from(&self.command);
+        process.terminal = self.tty;
+        process.env.extend(self.env.iter().cloned());
+        process.no_new_privileges |= self.no_new_privs;
+        if let Some(cwd) = &self.cwd {
+            process.cwd.clone_from(cwd);
+        }
+        if let Some(label) = &self.process_label {
+            process.selinux_label.clone_from(label);
+        }
+        if let Some(profile) = &self.apparmor {
+            process.apparmor_profile.clone_from(profile);
+        }
+        if let Some(word) = &self.user {
+            let user: UserWord = word.parse().context("--user")?;
+            process.user.uid = user.uid;
+            process.user.gid = user.gid.unwrap_or(process.user.gid);
+        }
+        process.user.additional_gids.extend(&self.additional_gids);
+        self.add_capabilities(&mut process);
+        Ok(process)
+    }
+
+    /// Capabilities that are added are not made inheritable: a file with inheritable bits would raise them again
+    /// (CVE-2022-29162).
+    fn add_capabilities(&self, process: &mut Process) {
+        if self.cap.is_empty() {
+            return;
+        }
+        let sets = process.capabilities.get_or_insert_default();
+        for set in [&mut sets.bounding, &mut sets.effective, &mut sets.permitted] {
+            set.extend(self.cap.iter().cloned());
+        }
+    }
+
+    /// The one path below the workspace's cgroup; a controller before the colon would be one of cgroup v1.
+    fn cgroup_path(&self) -> anyhow::Result<Option<PathBuf>> {
+        match self.cgroup.as_slice() {
+            [] => Ok(None),
+            [path] if !path.contains(':') => Ok(Some(path.into())),
+            [path] if path.starts_with(':') => Ok(Some(path[1..].into())),
+            _ => bail!("--cgroup: controllers are named in cgroup v1 only; give one path"),
+        }
+    }
 }

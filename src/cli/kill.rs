@@ -2,8 +2,12 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::cli::session::Session;
 use crate::spec::id::ContainerId;
+use crate::sys::signal;
+use crate::workspace::found::Workspace;
 
 /// Send a signal to the init of a workspace
 #[derive(Debug, clap::Args)]
@@ -19,6 +23,14 @@ pub(super) struct Args {
 }
 
 /// Runs `kill`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("kill: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    let number = signal::number(&args.signal)
+        .with_context(|| format!("unknown signal {:?}", args.signal))?;
+    Workspace::find(&session.store()?, &args.id)
+        .and_then(|workspace| match args.all {
+            true => workspace.signal_all(number),
+            false => workspace.signal(number),
+        })
+        .with_context(|| format!("cannot kill {}", args.id))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,15 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
+
 use crate::cli::session::Session;
+use crate::cli::table;
+use crate::spec::id::ContainerId;
+use crate::workspace::document::Document;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::found::Workspace;
+use crate::workspace::store::Store;
 
 /// List the workspaces
 #[derive(Debug, clap::Args)]
@@ -16,6 +24,68 @@ pub(super) struct Args {
 }
 
 /// Runs `list`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("list: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    let store = session.store()?;
+    let ids = store.ids()?;
+    if args.quiet {
+        let names: String = ids.iter().map(|id| format!("{id}\n")).collect();
+        table::print(names.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let documents = documents(&store, &ids, session);
+    let text = match args.format.as_str() {
+        "json" if documents.is_empty() => "null\n".to_owned(),
+        "json" => serde_json::to_string(&documents)? + "\n",
+        "table" => table::aligned(&rows(&documents)),
+        other => bail!("invalid format option: {other}"),
+    };
+    table::print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One that cannot be read, or is deleted meanwhile, does not keep the others from being listed.
+fn documents(store: &Store, ids: &[ContainerId], session: &Session) -> Vec<Document> {
+    let mut documents = Vec::new();
+    for id in ids {
+        match document(store, id) {
+            Ok(document) => documents.push(document),
+            Err(error) => session.ignore(&format!("{id} cannot be read"), error),
+        }
+    }
+    documents
+}
+
+fn document(store: &Store, id: &ContainerId) -> Result<Document, WorkspaceError> {
+    let workspace = Workspace::find(store, id)?;
+    let uid = workspace.owner()?;
+    Ok(Document {
+        owner: owner_name(uid),
+        ..workspace.document()?
+    })
+}
+
+/// The name of a user, or `#` and the number when it has none.
+fn owner_name(uid: u32) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("#{uid}"))
+}
+
+fn rows(documents: &[Document]) -> Vec<[String; 6]> {
+    let heading = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+    let rows = documents.iter().map(|document| {
+        [
+            document.id.clone(),
+            document.pid.to_string(),
+            document.status.to_string(),
+            document.bundle.display().to_string(),
+            document.created.clone(),
+            document.owner.clone(),
+        ]
+    });
+    std::iter::once(heading).chain(rows).collect()
 }

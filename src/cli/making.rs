@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::workspace::making::Receipts;
+
 /// From what a workspace is made, and how it is handed over.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Making {
@@ -40,4 +42,15 @@ pub(super) struct Starting {
     /// How many descriptors from 3 on are handed to the workspace, after $LISTEN_FDS
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(super) preserve_fds: u32,
+}
+
+impl Making {
+    /// What the caller is handed back.
+    pub(super) fn receipts(&self, pidfd_socket: Option<&PathBuf>) -> Receipts {
+        Receipts {
+            console_socket: self.console_socket.clone(),
+            pid_file: self.pid_file.clone(),
+            pidfd_socket: pidfd_socket.cloned(),
+        }
+    }
 }

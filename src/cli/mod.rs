@@ -37,6 +37,7 @@ mod wait;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::CommandFactory;
 use clap::Parser;
 use clap::Subcommand;
@@ -109,7 +110,8 @@ fn run(cli: Cli) -> ExitCode {
         _ => ExitCode::FAILURE,
     };
     let session = Session::new(cli.globals);
-    match dispatch(&cli.command, &session) {
+    let done = protect(&cli.command).and_then(|()| dispatch(&cli.command, &session));
+    match done {
         Ok(code) => {
             session.log.succeeded();
             code
@@ -118,6 +120,16 @@ fn run(cli: Cli) -> ExitCode {
             session.log.failed(&log::one_line(&error));
             failure
         }
+    }
+}
+
+/// Commands whose process, or a copy of it, goes into a workspace run from a file that nobody there can write to.
+fn protect(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) => {
+            crate::sys::seal::ensure().context("cannot protect the runtime's own file")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::cli::session::Session;
 use crate::spec::id::ContainerId;
+use crate::workspace::found::Workspace;
 
 /// Freeze a running workspace
 #[derive(Debug, clap::Args)]
@@ -13,6 +16,9 @@ pub(super) struct Args {
 }
 
 /// Runs `pause`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("pause: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    Workspace::find(&session.store()?, &args.id)
+        .and_then(|workspace| workspace.pause())
+        .with_context(|| format!("cannot pause {}", args.id))?;
+    Ok(ExitCode::SUCCESS)
 }

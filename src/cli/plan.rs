@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::cli::session::Session;
+use crate::cli::table;
+use crate::workspace::blueprint::Blueprint;
+use crate::workspace::blueprint::Wish;
 
 /// Print the steps that would make a workspace from a bundle
 #[derive(Debug, clap::Args)]
@@ -17,6 +22,28 @@ pub(super) struct Args {
 }
 
 /// Runs `plan`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("plan: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    let wish = Wish {
+        id: "plan".parse()?,
+        bundle: args.bundle.clone(),
+        config: args.config.clone(),
+        manager: session.manager(),
+        rootless: session.rootless(),
+        no_pivot: false,
+        no_new_keyring: false,
+        preserve_fds: 0,
+    };
+    let home = session.store()?.root().join(&wish.id);
+    let blueprint = Blueprint::draw(&wish, &home, &session.log)
+        .with_context(|| format!("cannot plan {}", args.bundle.display()))?;
+    let mut text = format!("bundle: {}\n", blueprint.bundle.display());
+    if let Some(cgroup) = blueprint.cgroup.place.directory() {
+        text += &format!("cgroup: {}\n", cgroup.display());
+    }
+    for write in &blueprint.cgroup.limits.writes {
+        text += &format!("cgroup: {write}\n");
+    }
+    text += &blueprint.plan.to_string();
+    table::print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }

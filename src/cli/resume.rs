@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::cli::session::Session;
 use crate::spec::id::ContainerId;
+use crate::workspace::found::Workspace;
 
 /// Let a paused workspace go on
 #[derive(Debug, clap::Args)]
@@ -13,6 +16,9 @@ pub(super) struct Args {
 }
 
 /// Runs `resume`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("resume: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    Workspace::find(&session.store()?, &args.id)
+        .and_then(|workspace| workspace.resume())
+        .with_context(|| format!("cannot resume {}", args.id))?;
+    Ok(ExitCode::SUCCESS)
 }

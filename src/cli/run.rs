@@ -2,10 +2,15 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::cli::making::Making;
 use crate::cli::making::Starting;
+use crate::cli::session;
 use crate::cli::session::Session;
 use crate::spec::id::ContainerId;
+use crate::workspace::running;
+use crate::workspace::running::Stay;
 
 /// Make a workspace from a bundle, run its program and exit as it does
 #[derive(Debug, clap::Args)]
@@ -28,6 +33,16 @@ pub(super) struct Args {
 }
 
 /// Runs `run`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("run: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    let wish = session.wish(&args.id, &args.making, &args.starting);
+    let receipts = args.making.receipts(args.starting.pidfd_socket.as_ref());
+    let stay = Stay {
+        detach: args.detach,
+        keep: args.keep,
+        adopt: !args.no_subreaper,
+        timed: session.timed(),
+    };
+    let exit = running::run(&session.store()?, &wish, &receipts, stay, &session.log)
+        .with_context(|| format!("cannot run {}", args.id))?;
+    Ok(exit.map_or(ExitCode::SUCCESS, session::code_of))
 }

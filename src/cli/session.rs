@@ -9,9 +9,19 @@ use clap::error::ContextKind;
 use clap::error::ContextValue;
 use clap::error::ErrorKind;
 
+use crate::cli::log;
 use crate::cli::log::Format;
 use crate::cli::log::Level;
 use crate::cli::log::Log;
+use crate::cli::making::Making;
+use crate::cli::making::Starting;
+use crate::plan::cgroup::Manager;
+use crate::spec::id::ContainerId;
+use crate::sys::process::Exit;
+use crate::workspace::blueprint::Wish;
+use crate::workspace::report::Report;
+use crate::workspace::root::StateRoot;
+use crate::workspace::store::Store;
 
 /// Who makes the cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -106,14 +116,63 @@ impl Session {
         Self { globals, log }
     }
 
-    /// Who makes the cgroups: the explicit option wins over `--systemd-cgroup`.
-    pub(super) fn cgroup_manager(&self) -> CgroupManager {
-        match (self.globals.cgroup_manager, self.globals.systemd_cgroup) {
-            (Some(manager), _) => manager,
-            (None, true) => CgroupManager::Systemd,
-            (None, false) => CgroupManager::Cgroupfs,
+    /// The workspaces of the state root.
+    pub(super) fn store(&self) -> anyhow::Result<Store> {
+        Ok(Store::new(StateRoot::choose(
+            self.globals.root.as_deref(),
+            self.rootless(),
+        )?))
+    }
+
+    /// Whether to do without the rights of root, where the caller says so.
+    pub(super) fn rootless(&self) -> Option<bool> {
+        match self.globals.rootless {
+            Rootless::True => Some(true),
+            Rootless::False => Some(false),
+            Rootless::Auto => None,
         }
     }
+
+    /// Whether the time of each step is reported.
+    pub(super) fn timed(&self) -> bool {
+        self.globals.debug
+    }
+
+    /// Reports an error that was survived.
+    pub(super) fn ignore(&self, what: &str, error: impl Into<anyhow::Error>) {
+        self.log.warning(&format!(
+            "ignoring that {what}: {}",
+            log::one_line(&error.into())
+        ));
+    }
+
+    /// What the caller says about a new workspace.
+    pub(super) fn wish(&self, id: &ContainerId, making: &Making, starting: &Starting) -> Wish {
+        Wish {
+            id: id.clone(),
+            bundle: making.bundle.clone(),
+            config: starting.config.clone(),
+            manager: self.manager(),
+            rootless: self.rootless(),
+            no_pivot: making.no_pivot,
+            no_new_keyring: starting.no_new_keyring,
+            preserve_fds: starting.preserve_fds,
+        }
+    }
+
+    /// Who makes the cgroups: the explicit option wins over `--systemd-cgroup`.
+    pub(super) fn manager(&self) -> Manager {
+        match (self.globals.cgroup_manager, self.globals.systemd_cgroup) {
+            (Some(CgroupManager::Systemd), _) | (None, true) => Manager::Systemd,
+            (Some(CgroupManager::Disabled), _) => Manager::Disabled,
+            (Some(CgroupManager::Cgroupfs), _) | (None, false) => Manager::Cgroupfs,
+        }
+    }
+}
+
+/// The exit status of this command that tells how a program ended.
+pub(super) fn code_of(exit: Exit) -> ExitCode {
+    ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 
 /// Reports that the command line could not be read, in the log too when one was named; prints help when it was asked for.

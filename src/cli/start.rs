@@ -2,8 +2,11 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::cli::session::Session;
 use crate::spec::id::ContainerId;
+use crate::workspace::starting;
 
 /// Run the program of a created workspace
 #[derive(Debug, clap::Args)]
@@ -13,6 +16,8 @@ pub(super) struct Args {
 }
 
 /// Runs `start`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("start: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    starting::start(&session.store()?, &args.id)
+        .with_context(|| format!("cannot start {}", args.id))?;
+    Ok(ExitCode::SUCCESS)
 }

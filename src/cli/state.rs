@@ -2,8 +2,12 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::cli::session::Session;
+use crate::cli::table;
 use crate::spec::id::ContainerId;
+use crate::workspace::found::Workspace;
 
 /// Print the state of a workspace as JSON
 #[derive(Debug, clap::Args)]
@@ -13,6 +17,10 @@ pub(super) struct Args {
 }
 
 /// Runs `state`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("state: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    let document = Workspace::find(&session.store()?, &args.id)
+        .and_then(|workspace| workspace.document())
+        .with_context(|| format!("cannot tell the state of {}", args.id))?;
+    table::print(&serde_json::to_vec_pretty(&document)?)?;
+    Ok(ExitCode::SUCCESS)
 }

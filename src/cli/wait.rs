@@ -2,10 +2,18 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+
+use crate::cli::session;
 use crate::cli::session::Session;
 use crate::spec::id::ContainerId;
+use crate::workspace::found::Workspace;
 
 /// Wait for the end of a workspace and exit as its program did
+///
+/// The status of a program that was killed by signal N is 128+N. A status that only the program's parent could have
+/// known, and has collected before this command looked, is an error; so is everything else that keeps the status from
+/// being known: 255. On Linux 6.15 and later nothing is lost while this command waits.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Which workspace
@@ -13,6 +21,15 @@ pub(super) struct Args {
 }
 
 /// Runs `wait`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("wait: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    let exit = Workspace::find(&session.store()?, &args.id)
+        .and_then(|workspace| workspace.wait())
+        .with_context(|| format!("cannot wait for {}", args.id))?;
+    let exit = exit.with_context(|| {
+        format!(
+            "{} has ended, and its exit status is not known: its parent collected it before",
+            args.id
+        )
+    })?;
+    Ok(session::code_of(exit))
 }

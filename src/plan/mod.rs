@@ -10,7 +10,6 @@ mod hooks;
 mod mounts;
 pub mod namespaces;
 mod process;
-pub mod seccomp;
 pub mod step;
 
 use std::fmt;

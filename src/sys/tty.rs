@@ -35,11 +35,8 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         // The terminal may be gone by now; then there is nothing to restore.
-        drop(rustix::termios::tcsetattr(
-            &self.terminal,
-            OptionalActions::Drain,
-            &self.before,
-        ));
+        rustix::termios::tcsetattr(&self.terminal, OptionalActions::Drain, &self.before)
+            .unwrap_or_default();
     }
 }
 

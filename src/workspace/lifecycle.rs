@@ -13,6 +13,8 @@ pub enum Event {
     Pause,
     /// They are let go on.
     Resume,
+    /// One more program comes in.
+    Enter,
     /// Its first process has ended.
     Exit,
 }
@@ -39,6 +41,7 @@ pub fn after(state: Status, event: Event) -> Result<Status, NotNow> {
         (Status::Creating | Status::Created | Status::Running | Status::Paused, Event::Exit) => {
             Ok(Status::Stopped)
         }
+        (Status::Created | Status::Running, Event::Enter) => Ok(state),
         (state, event) => Err(NotNow { state, event }),
     }
 }
@@ -54,6 +57,9 @@ impl std::fmt::Display for NotNow {
             (Status::Running | Status::Paused, Event::Start) => {
                 f.write_str("cannot start an already running container")
             }
+            (Status::Paused, Event::Enter) => {
+                f.write_str("cannot exec in a paused container (use --ignore-paused to override)")
+            }
             (Status::Paused, Event::Pause) => f.write_str("container paused"),
             (Status::Stopped, _) => f.write_str("container not running: it has stopped"),
             (_, Event::Resume) => f.write_str("container not paused"),
@@ -67,7 +73,8 @@ impl std::fmt::Display for NotNow {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 5] = [
+    const EVENTS: [Event; 6] = [
+        Event::Enter,
         Event::Built,
         Event::Start,
         Event::Pause,

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::path::PathBuf;
 
 use rustix::event::PollFd;
@@ -43,31 +44,34 @@ pub fn manager() -> Option<PathBuf> {
     path.map(PathBuf::from)
 }
 
-/// Prepares the configuration: a directory for the socket, and where to find it.
-///
-/// # Errors
-///
-/// Fails when the directory cannot be made.
-pub fn prepare(spec: &mut Spec, home: &Home) -> Result<(), Errno> {
-    rustix::fs::mkdirat(home, DIRECTORY, Mode::from(0o755))?;
+/// Completes the configuration of a workspace at `home`: where its socket will be, and where to find it inside.
+pub fn prepare(spec: &mut Spec, home: &Path) {
     let options = ["bind", "nosuid", "noexec", "nodev", "ro"]
         .map(str::to_owned)
         .to_vec();
     spec.mounts.push(Mount {
         destination: INSIDE.into(),
         kind: "bind".to_owned(),
-        source: home.path().join(DIRECTORY).display().to_string().into(),
+        source: home.join(DIRECTORY).display().to_string(),
         options,
         ..Mount::default()
     });
     spec.process
         .env
         .push(format!("NOTIFY_SOCKET={INSIDE}/{SOCKET}"));
-    Ok(())
+}
+
+/// Makes the directory that [`prepare`] promised.
+///
+/// # Errors
+///
+/// Fails as `mkdirat(2)` does.
+pub fn make(home: &Home) -> Result<(), Errno> {
+    rustix::fs::mkdirat(home, DIRECTORY, Mode::from(0o755))
 }
 
 impl Notify {
-    /// Makes the socket of a workspace that was [`prepare`]d; nothing when it was not.
+    /// Makes the socket of a workspace that was [`prepare`]d so; nothing when it was not.
     ///
     /// # Errors
     ///
@@ -126,7 +130,7 @@ impl Notify {
             .any(|line| line == b"READY=1");
         if ready && let Ok(manager) = socket::connect_datagram(&self.manager) {
             let text = format!("READY=1\nMAINPID={pid}\n");
-            drop(socket::send(manager.as_fd(), text.as_bytes()));
+            socket::send(manager.as_fd(), text.as_bytes()).unwrap_or_default();
         }
         ready
     }

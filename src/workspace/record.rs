@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::plan::cgroup::Place;
 use crate::spec::hooks::Hook;
 use crate::spec::id::ContainerId;
+use crate::workspace::agent::Agent;
+use crate::workspace::late::Late;
 use crate::workspace::life::Life;
 
 /// The version of the format that is written here, and the only one that is read.
@@ -39,9 +42,15 @@ pub struct Record {
     /// Whether it shares a pid namespace, so that the end of its first process does not end the others.
     #[serde(default)]
     pub shared_pids: bool,
-    /// The systemd unit that holds it.
+    /// Where its cgroup is.
+    #[serde(default)]
+    pub place: Place,
+    /// Who decides about its system calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<String>,
+    pub agent: Option<Agent>,
+    /// What is done between start and program, in words.
+    #[serde(default)]
+    pub late: Late,
     /// Hooks to run after the start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub poststart: Vec<Hook>,
@@ -60,6 +69,9 @@ pub enum RecordError {
         #[from]
         source: serde_json::Error,
     },
+    /// There is none.
+    #[error("state.json is missing")]
+    Absent,
     /// A later version of this program wrote it.
     #[error("state.json has version {found}, and only {VERSION} is known")]
     Version {
@@ -90,7 +102,9 @@ impl Record {
             maker,
             init: None,
             shared_pids: false,
-            unit: None,
+            place: Place::Nowhere,
+            agent: None,
+            late: Late::default(),
             poststart: Vec::new(),
             poststop: Vec::new(),
         }

@@ -4,6 +4,7 @@
 //! ROOT/ID/state.json   the record, replaced as a whole
 //! ROOT/ID/config.json  the configuration, as it was given
 //! ROOT/ID/cgroup       a link whose text is the path of its cgroup: read when the record cannot be
+//! ROOT/ID/exit.json    how its first process ended, when `run --keep` saw it
 //! ROOT/ID/start.sock   where its first process waits for `start`
 //! ROOT/ID/notify/      where it tells the service manager that it is ready
 //! ```
@@ -36,6 +37,8 @@ pub const CGROUP: &str = "cgroup";
 pub const STATE: &str = "state.json";
 /// The configuration as it was given.
 pub const CONFIG: &str = "config.json";
+/// How its first process ended, where this program was its parent.
+pub const EXIT: &str = "exit.json";
 /// The socket on which the first process waits.
 pub const START: &str = "start.sock";
 

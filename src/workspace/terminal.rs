@@ -129,7 +129,7 @@ impl Foreground<'_> {
                     }
                 }
                 // It has ended: the loop is about to see that.
-                other => drop(process::signal(self.program, other)),
+                other => process::signal(self.program, other).unwrap_or_default(),
             }
         }
         Ok(())
@@ -201,7 +201,7 @@ impl Relay {
 
     /// The program's terminal gets the size of ours; standard input may be none.
     fn resize(&self) {
-        drop(tty::copy_size(std::io::stdin(), &self.master));
+        tty::copy_size(std::io::stdin(), &self.master).unwrap_or_default();
     }
 
     fn pass(&mut self, input: bool, output: bool) {
@@ -262,7 +262,7 @@ fn write_all(mut bytes: &[u8]) -> bool {
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
                 let mut watched = [PollFd::new(&stdout, PollFlags::OUT)];
-                drop(rustix::event::poll(&mut watched, None));
+                rustix::event::poll(&mut watched, None).unwrap_or_default();
             }
             Err(_) => return false,
         }

@@ -7,5 +7,6 @@
 
 mod architecture;
 mod cgroup;
-mod seccomp;
+mod cli;
 mod spec;
+mod support;

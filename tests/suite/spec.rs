@@ -3,5 +3,4 @@
 mod examples;
 mod oracle;
 mod properties;
-mod random;
 mod walk;

@@ -1,0 +1,153 @@
+//! From a bundle to what will be done: everything that can be wrong with it is found here, before anything is made.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::host::Host;
+use crate::plan;
+use crate::plan::Plan;
+use crate::plan::cgroup::CgroupPlan;
+use crate::plan::cgroup::Manager;
+use crate::plan::cgroup::Place;
+use crate::spec::Spec;
+use crate::spec::id::ContainerId;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::handing::Descriptors;
+use crate::workspace::notify;
+use crate::workspace::report::Report;
+
+/// What a caller says about a workspace that it wants.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Its name.
+    pub id: ContainerId,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// The configuration, where it is not the bundle's.
+    pub config: Option<PathBuf>,
+    /// Who makes its cgroup.
+    pub manager: Manager,
+    /// Whether to do without the rights of root; `None` is as the caller is found.
+    pub rootless: Option<bool>,
+    /// Move the root over `/` in place of `pivot_root(2)`.
+    pub no_pivot: bool,
+    /// Leave the session keyring alone.
+    pub no_new_keyring: bool,
+    /// How many descriptors from 3 on are handed in, after those of `$LISTEN_FDS`.
+    pub preserve_fds: u32,
+}
+
+/// What will be done for a wish.
+#[derive(Debug, Clone)]
+pub struct Blueprint {
+    /// The bundle, absolute.
+    pub bundle: PathBuf,
+    /// The root filesystem, absolute.
+    pub rootfs: PathBuf,
+    /// The configuration as it was read.
+    pub config: Vec<u8>,
+    /// The configuration, understood and completed.
+    pub spec: Spec,
+    /// What is done to make it.
+    pub plan: Plan,
+    /// What is done to make its cgroup.
+    pub cgroup: CgroupPlan,
+    /// Whether its readiness is passed on.
+    pub notifies: bool,
+}
+
+impl Blueprint {
+    /// Reads the bundle and plans what will be done; nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkspaceError`] names the property or file at fault.
+    pub fn draw(wish: &Wish, home: &Path, report: &dyn Report) -> Result<Self, WorkspaceError> {
+        let bundle = absolute(&wish.bundle)?;
+        let config = read(
+            &wish
+                .config
+                .clone()
+                .unwrap_or_else(|| bundle.join("config.json")),
+        )?;
+        let mut spec = Spec::parse(&config)?;
+        for warning in spec.validate()? {
+            report.warning(&format!("{}: {}", warning.path, warning.text));
+        }
+        let descriptors = Descriptors::find(wish.preserve_fds)?;
+        spec.process
+            .env
+            .extend(descriptors.environment.iter().cloned());
+        let notifies = notify::manager().is_some();
+        if notifies {
+            notify::prepare(&mut spec, home);
+        }
+        let host = look()?;
+        let rootless = is_rootless(&host, wish.rootless);
+        let choice = plan::cgroup::Options {
+            manager: wish.manager,
+            rootless,
+        };
+        let request = plan::cgroup::Request::of(wish.id.as_str(), &spec);
+        let cgroup = plan::cgroup::plan(&request, &host, choice)?;
+        let options = plan::Options {
+            id: wish.id.to_string(),
+            bundle: bundle.clone(),
+            no_pivot: wish.no_pivot,
+            no_new_keyring: wish.no_new_keyring,
+            preserved: descriptors.count,
+            rootless,
+            cgroup: cgroup.place.directory(),
+            placed_later: matches!(cgroup.place, Place::Scope { .. }),
+            apparmor: apparmor(),
+        };
+        let plan = plan::build(&spec, &options)?;
+        let rootfs = bundle.join(&spec.root.path);
+        Ok(Self {
+            bundle,
+            rootfs,
+            config,
+            spec,
+            plan,
+            cgroup,
+            notifies,
+        })
+    }
+}
+
+/// Reads a file that a caller named.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, WorkspaceError> {
+    std::fs::read(path).map_err(|source| WorkspaceError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// What this machine can do.
+pub(super) fn look() -> Result<Host, WorkspaceError> {
+    Host::look().map_err(|source| WorkspaceError::Unreadable {
+        path: "/proc".into(),
+        source,
+    })
+}
+
+/// Whether the caller has no power over the machine, unless it says so itself.
+pub(super) fn is_rootless(host: &Host, said: Option<bool>) -> bool {
+    said.unwrap_or(host.caller.uid != 0 || host.caller.in_user_namespace)
+}
+
+/// Whether AppArmor is in force (`aa_enabled` reads the same file).
+pub(super) fn apparmor() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|answer| answer.starts_with(b"Y"))
+}
+
+/// An absolute path without `.` and trailing slashes; links in it are left to the kernel.
+fn absolute(path: &Path) -> Result<PathBuf, WorkspaceError> {
+    let made = std::path::absolute(path);
+    let path = made.map_err(|source| WorkspaceError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(path.components().collect())
+}

@@ -1,0 +1,120 @@
+//! Why something could not be done with a workspace.
+
+use std::path::PathBuf;
+
+use crate::backend::BackendError;
+use crate::enclosure::EnclosureError;
+use crate::plan::PlanError;
+use crate::plan::cgroup::CgroupError;
+use crate::spec::SpecError;
+use crate::spec::state::Status;
+use crate::sys::Errno;
+use crate::workspace::handing::HandingError;
+use crate::workspace::hooks::HookError;
+use crate::workspace::lifecycle::NotNow;
+use crate::workspace::record::RecordError;
+use crate::workspace::store::StoreError;
+use crate::workspace::terminal::ForegroundError;
+
+/// Why something could not be done with a workspace.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// Its directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its record.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Its record could not be written as JSON.
+    #[error("the record cannot be written")]
+    Unwritable(#[from] serde_json::Error),
+    /// Its configuration.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// What its configuration asks for.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// What its configuration asks of its cgroup.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// Its cgroup.
+    #[error(transparent)]
+    Enclosure(#[from] EnclosureError),
+    /// Its processes.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A hook.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// What is handed over.
+    #[error(transparent)]
+    Handing(#[from] HandingError),
+    /// Staying with it in the foreground.
+    #[error(transparent)]
+    Foreground(#[from] ForegroundError),
+    /// Its state does not allow it.
+    #[error(transparent)]
+    NotNow(#[from] NotNow),
+    /// It has not ended.
+    #[error("cannot delete container {id} that is not stopped: {status}")]
+    NotStopped {
+        /// Its name.
+        id: String,
+        /// Where it stands.
+        status: Status,
+    },
+    /// A step between start and program failed.
+    #[error("{words}: {trouble}")]
+    LateStep {
+        /// Which.
+        words: String,
+        /// Why.
+        trouble: String,
+    },
+    /// It was killed and does not end.
+    #[error("process {pid} was killed and does not end: it waits inside the kernel")]
+    Immortal {
+        /// Its number.
+        pid: i32,
+    },
+    /// A file that was named cannot be read.
+    #[error("cannot read {path:?}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A signal could not be sent.
+    #[error("cannot send signal {number}")]
+    Signal {
+        /// Which.
+        number: i32,
+        /// Why.
+        source: Errno,
+    },
+    /// The kernel does not tell what is asked.
+    #[error("cannot {what}")]
+    Kernel {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: Errno,
+    },
+    /// A terminal was asked for, and nobody would have its other end.
+    #[error("process.terminal: a detached workspace needs --console-socket")]
+    NoConsole,
+    /// Several things failed; all were tried.
+    #[error("{}", .0.join("; "))]
+    Several(Vec<String>),
+}
+
+impl WorkspaceError {
+    /// The kernel did not tell about a process.
+    pub(super) fn probe(source: Errno) -> Self {
+        Self::Kernel {
+            what: "find out about the first process",
+            source,
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! A workspace as it is found again: its record, what has become of it, and what can be done to it as it stands.
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+
+use crate::enclosure::Enclosure;
+use crate::spec::id::ContainerId;
+use crate::spec::state::Status;
+use crate::sys::Errno;
+use crate::sys::ending;
+use crate::sys::process;
+use crate::sys::process::Exit;
+use crate::sys::socket;
+use crate::workspace::document::Document;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::lifecycle;
+use crate::workspace::lifecycle::Event;
+use crate::workspace::lifecycle::NotNow;
+use crate::workspace::record::Record;
+use crate::workspace::record::RecordError;
+use crate::workspace::store;
+use crate::workspace::store::Home;
+use crate::workspace::store::Store;
+use crate::workspace::store::StoreError;
+
+/// The number of `SIGKILL`.
+const KILL: i32 = 9;
+
+/// A workspace that was found in the store.
+#[derive(Debug)]
+pub struct Workspace {
+    pub(super) home: Home,
+    pub(super) record: Record,
+}
+
+impl Workspace {
+    /// Finds workspace `id`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Missing`] when there is none; [`WorkspaceError::Record`] when its record is damaged.
+    pub fn find(store: &Store, id: &ContainerId) -> Result<Self, WorkspaceError> {
+        let home = store.open(id)?;
+        let record = read_record(&home, id)?;
+        Ok(Self { home, record })
+    }
+
+    /// Finds it and keeps other commands from changing it meanwhile.
+    pub(super) fn find_locked(store: &Store, id: &ContainerId) -> Result<Self, WorkspaceError> {
+        let home = store.open(id)?;
+        home.lock().map_err(|error| match error {
+            StoreError::Removed => StoreError::Missing,
+            other => other,
+        })?;
+        let record = read_record(&home, id)?;
+        Ok(Self { home, record })
+    }
+
+    /// Its record.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Its enclosure.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it has none any more.
+    pub fn enclosure(&self) -> Result<Enclosure, WorkspaceError> {
+        Ok(Enclosure::open(&self.record.place)?)
+    }
+
+    /// Where it stands in its life.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not tell.
+    pub fn status(&self) -> Result<Status, WorkspaceError> {
+        let Some(init) = &self.record.init else {
+            return Ok(if self.record.maker.goes_on() {
+                Status::Creating
+            } else {
+                Status::Stopped
+            });
+        };
+        if !init.goes_on() {
+            return Ok(Status::Stopped);
+        }
+        if self
+            .enclosure()
+            .and_then(|home| Ok(home.frozen()?))
+            .unwrap_or(false)
+        {
+            return Ok(Status::Paused);
+        }
+        let waits =
+            socket::is_listening(self.home.as_fd(), store::START).map_err(WorkspaceError::probe)?;
+        Ok(if waits {
+            Status::Created
+        } else {
+            Status::Running
+        })
+    }
+
+    /// What `state` prints.
+    ///
+    /// # Errors
+    ///
+    /// As [`Workspace::status`].
+    pub fn document(&self) -> Result<Document, WorkspaceError> {
+        Ok(Document::new(&self.record, self.status()?))
+    }
+
+    /// The user who made it.
+    ///
+    /// # Errors
+    ///
+    /// Fails when its directory cannot be looked at.
+    pub fn owner(&self) -> Result<u32, WorkspaceError> {
+        Ok(self.home.owner()?)
+    }
+
+    /// The numbers of all its processes.
+    ///
+    /// # Errors
+    ///
+    /// Fails when its cgroup cannot be read; without a cgroup of its own, only its first process is known.
+    pub fn processes(&self) -> Result<Vec<i32>, WorkspaceError> {
+        if self.record.place.directory().is_some() {
+            return Ok(self.enclosure()?.processes()?);
+        }
+        let init = self.record.init.as_ref().filter(|init| init.goes_on());
+        Ok(init.map(|init| init.pid).into_iter().collect())
+    }
+
+    /// Stops every process where it stands.
+    ///
+    /// # Errors
+    ///
+    /// [`NotNow`] unless it runs or is created.
+    pub fn pause(&self) -> Result<(), WorkspaceError> {
+        lifecycle::after(self.status()?, Event::Pause)?;
+        Ok(self.enclosure()?.freeze()?)
+    }
+
+    /// Lets its processes go on.
+    ///
+    /// # Errors
+    ///
+    /// [`NotNow`] unless it is paused.
+    pub fn resume(&self) -> Result<(), WorkspaceError> {
+        lifecycle::after(self.status()?, Event::Resume)?;
+        Ok(self.enclosure()?.thaw()?)
+    }
+
+    /// Sends a signal to its first process.
+    ///
+    /// `SIGKILL` goes to every process when the first shares its pid namespace, since its end would not end them.
+    ///
+    /// # Errors
+    ///
+    /// [`NotNow`] with "container not running" when it has ended.
+    pub fn signal(&self, number: i32) -> Result<(), WorkspaceError> {
+        let ended = NotNow {
+            state: Status::Stopped,
+            event: Event::Exit,
+        };
+        if number == KILL && self.record.shared_pids && self.record.place.directory().is_some() {
+            return self.kill_all(ended);
+        }
+        let init = self.record.init.as_ref().ok_or(ended)?;
+        match init.signal(number) {
+            Err(Errno::SRCH) => Err(ended.into()),
+            answer => answer.map_err(|source| WorkspaceError::Signal { number, source }),
+        }
+    }
+
+    fn kill_all(&self, ended: NotNow) -> Result<(), WorkspaceError> {
+        let enclosure = self.enclosure().map_err(|_| ended)?;
+        if enclosure.processes()?.is_empty() {
+            return Err(ended.into());
+        }
+        Ok(enclosure.kill()?)
+    }
+
+    /// Sends a signal to every process; that there is none is no failure.
+    ///
+    /// # Errors
+    ///
+    /// Fails when its cgroup cannot be read, or a process not be signalled.
+    pub fn signal_all(&self, number: i32) -> Result<(), WorkspaceError> {
+        if self.record.place.directory().is_none() {
+            return match self.signal(number) {
+                Err(WorkspaceError::NotNow(_)) => Ok(()),
+                answer => answer,
+            };
+        }
+        let Ok(enclosure) = self.enclosure() else {
+            return Ok(());
+        };
+        if number == KILL {
+            return Ok(enclosure.kill()?);
+        }
+        for pid in enclosure.processes()? {
+            signal_member(&enclosure, pid, number)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of its first process and gives how it ended; nothing when nobody can know any more.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not tell.
+    pub fn wait(&self) -> Result<Option<Exit>, WorkspaceError> {
+        let Some(init) = &self.record.init else {
+            return Ok(self.noted_exit());
+        };
+        let Some(pidfd) = init.open() else {
+            return Ok(self.noted_exit());
+        };
+        process::ended_within(&pidfd, None).map_err(WorkspaceError::probe)?;
+        let seen = ending::uncollected(init.pid, init.start_time).map_err(WorkspaceError::probe)?;
+        Ok(seen
+            .or_else(|| collected(&pidfd))
+            .or_else(|| self.noted_exit()))
+    }
+
+    /// What `run --keep` wrote down, who was its parent.
+    fn noted_exit(&self) -> Option<Exit> {
+        let bytes = self.home.read(store::EXIT).ok().flatten()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+}
+
+fn collected(pidfd: &OwnedFd) -> Option<Exit> {
+    ending::collected(pidfd.as_fd()).ok().flatten()
+}
+
+/// Reads the record of a workspace.
+pub(super) fn read_record(home: &Home, id: &ContainerId) -> Result<Record, WorkspaceError> {
+    match home.read(store::STATE)? {
+        Some(bytes) => Ok(Record::parse(&bytes, id)?),
+        // It may have been removed since its directory was opened.
+        None if home.path().exists() => Err(RecordError::Absent.into()),
+        None => Err(StoreError::Missing.into()),
+    }
+}
+
+/// Signals one member: the number is believed only when it is still a member after a handle was made.
+fn signal_member(enclosure: &Enclosure, pid: i32, number: i32) -> Result<(), WorkspaceError> {
+    let Ok(pidfd) = process::open(pid) else {
+        return Ok(());
+    };
+    if !enclosure.processes()?.contains(&pid) {
+        return Ok(());
+    }
+    match process::signal(pidfd.as_fd(), number) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(source) => Err(WorkspaceError::Signal { number, source }),
+    }
+}

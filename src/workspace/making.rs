@@ -1,0 +1,271 @@
+//! Makes a workspace: the one that succeeds in making its directory; and takes everything back when something fails.
+//!
+//! What is about to be made is written down first (the place of the cgroup, the record), so that whatever moment this
+//! command is killed at, `delete --force` finds it all.
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use crate::backend::Attendant;
+use crate::backend::Backend;
+use crate::backend::Made;
+use crate::backend::Supplies;
+use crate::backend::container::Container;
+use crate::enclosure::Enclosure;
+use crate::spec::state::Status;
+use crate::sys::socket;
+use crate::workspace::agent;
+use crate::workspace::agent::Agent;
+use crate::workspace::blueprint::Blueprint;
+use crate::workspace::blueprint::Wish;
+use crate::workspace::document;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::handing;
+use crate::workspace::hooks::Moment;
+use crate::workspace::late::Late;
+use crate::workspace::life::Life;
+use crate::workspace::notify;
+use crate::workspace::record::Record;
+use crate::workspace::removing;
+use crate::workspace::report::Report;
+use crate::workspace::store;
+use crate::workspace::store::Home;
+use crate::workspace::store::Store;
+
+/// What a caller is handed back.
+#[derive(Debug, Clone, Default)]
+pub struct Receipts {
+    /// The socket that takes the master of the terminal.
+    pub console_socket: Option<PathBuf>,
+    /// The file that takes the number of the first process.
+    pub pid_file: Option<PathBuf>,
+    /// The socket that takes a pidfd of it.
+    pub pidfd_socket: Option<PathBuf>,
+}
+
+/// Where a terminal's master goes, and who starts the program.
+#[derive(Debug)]
+pub(super) struct Arrangement {
+    /// Where the master is sent.
+    pub(super) console: Option<OwnedFd>,
+    /// Whether another command starts the program.
+    pub(super) started_later: bool,
+    /// Whether the time of each step is printed.
+    pub(super) timed: bool,
+}
+
+/// A workspace that was made and waits for its start.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) home: Home,
+    pub(super) record: Record,
+    pub(super) made: Made,
+}
+
+/// Makes a workspace whose program waits for `start`.
+///
+/// # Errors
+///
+/// [`WorkspaceError`]; nothing of it is left then.
+pub fn create(
+    store: &Store,
+    wish: &Wish,
+    receipts: &Receipts,
+    timed: bool,
+    report: &dyn Report,
+) -> Result<(), WorkspaceError> {
+    let blueprint = Blueprint::draw(wish, &store.root().join(&wish.id), report)?;
+    let console = connect_console(&blueprint, receipts)?;
+    if console.is_none() && blueprint.spec.process.terminal {
+        return Err(WorkspaceError::NoConsole);
+    }
+    let arrangement = Arrangement {
+        console,
+        started_later: true,
+        timed,
+    };
+    let standing = build(store, wish, &blueprint, arrangement, report)?;
+    hand_back(&standing, receipts).or_else(|error| take_back(standing, error, report))
+}
+
+/// The caller's console socket, where the configuration asks for a terminal.
+pub(super) fn connect_console(
+    blueprint: &Blueprint,
+    receipts: &Receipts,
+) -> Result<Option<OwnedFd>, WorkspaceError> {
+    let wanted = receipts
+        .console_socket
+        .as_ref()
+        .filter(|_| blueprint.spec.process.terminal);
+    Ok(wanted
+        .map(|path| handing::connect_console(path))
+        .transpose()?)
+}
+
+/// Makes a workspace up to the point where its program waits.
+pub(super) fn build(
+    store: &Store,
+    wish: &Wish,
+    blueprint: &Blueprint,
+    arrangement: Arrangement,
+    report: &dyn Report,
+) -> Result<Standing, WorkspaceError> {
+    let mut record = intent(wish, blueprint)?;
+    let home = store.make(&wish.id)?;
+    match erect(&home, &mut record, blueprint, arrangement, report) {
+        Ok(made) => Ok(Standing { home, record, made }),
+        Err(error) => Err(removing::take_back(home, &record, error, report)),
+    }
+}
+
+/// What is known before anything exists.
+fn intent(wish: &Wish, blueprint: &Blueprint) -> Result<Record, WorkspaceError> {
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let maker = Life::of(own).map_err(WorkspaceError::probe)?;
+    let spec = &blueprint.spec;
+    let mut record = Record::new(
+        wish.id.clone(),
+        blueprint.bundle.clone(),
+        blueprint.rootfs.clone(),
+        maker,
+    );
+    record.oci_version.clone_from(&spec.oci_version);
+    record.annotations.clone_from(&spec.annotations);
+    record.place = blueprint.cgroup.place.clone();
+    record.shared_pids = blueprint.plan.namespaces.new & crate::plan::namespaces::PID == 0;
+    record.poststart.clone_from(&spec.hooks.poststart);
+    record.poststop.clone_from(&spec.hooks.poststop);
+    record.agent = Agent::of(spec);
+    record.late = Late::of(&blueprint.plan);
+    Ok(record)
+}
+
+fn erect(
+    home: &Home,
+    record: &mut Record,
+    blueprint: &Blueprint,
+    arrangement: Arrangement,
+    report: &dyn Report,
+) -> Result<Made, WorkspaceError> {
+    if let Some(directory) = record.place.directory() {
+        home.note(store::CGROUP, &directory)?;
+    }
+    home.write(store::STATE, &record.to_bytes()?)?;
+    home.write(store::CONFIG, &blueprint.config)?;
+    if blueprint.notifies {
+        notify::make(home).map_err(|source| WorkspaceError::Kernel {
+            what: "make the notify directory",
+            source,
+        })?;
+    }
+    let mut enclosure = Enclosure::prepare(&blueprint.cgroup)?;
+    for remark in enclosure.remarks() {
+        report.warning(remark);
+    }
+    record.place = enclosure.place().clone();
+    let listener = match arrangement.started_later {
+        true => Some(
+            socket::listen(home.as_fd(), store::START).map_err(|source| {
+                WorkspaceError::Kernel {
+                    what: "make the socket for the start",
+                    source,
+                }
+            })?,
+        ),
+        false => None,
+    };
+    let birthplace = enclosure
+        .birthplace()
+        .map(|place| place.try_clone_to_owned())
+        .transpose();
+    let birthplace = birthplace.map_err(|source| WorkspaceError::Unreadable {
+        path: "/proc/self/fd".into(),
+        source,
+    })?;
+    let supplies = Supplies {
+        birthplace: birthplace.as_ref().map(AsFd::as_fd),
+        console: arrangement.console,
+        listener,
+        timed: arrangement.timed,
+    };
+    let born_there = birthplace.is_some();
+    let mut attendant = Maker {
+        blueprint,
+        record,
+        enclosure: &mut enclosure,
+        born_there,
+    };
+    let made = Container.create(&blueprint.plan, supplies, &mut attendant)?;
+    record.init = Some(Life::of(made.handle.pid).map_err(WorkspaceError::probe)?);
+    home.write(store::STATE, &record.to_bytes()?)?;
+    Ok(made)
+}
+
+/// Hands the caller what it asked for, and lets other commands at the workspace.
+///
+/// The lock is given back by name: the waiting process has a copy of the descriptor that holds it.
+pub(super) fn hand_back(standing: &Standing, receipts: &Receipts) -> Result<(), WorkspaceError> {
+    if let Some(path) = &receipts.pidfd_socket {
+        handing::send_pidfd(path, standing.made.process.as_fd())?;
+    }
+    if let Some(path) = &receipts.pid_file {
+        handing::write_pid_file(path, standing.made.handle.pid)?;
+    }
+    Ok(standing.home.unlock()?)
+}
+
+/// Removes a workspace that could not be handed over, and gives why.
+pub(super) fn take_back(
+    standing: Standing,
+    error: WorkspaceError,
+    report: &dyn Report,
+) -> Result<(), WorkspaceError> {
+    Err(removing::take_back(
+        standing.home,
+        &standing.record,
+        error,
+        report,
+    ))
+}
+
+/// Attends to a workspace while it is made.
+#[derive(Debug)]
+struct Maker<'a> {
+    blueprint: &'a Blueprint,
+    record: &'a mut Record,
+    enclosure: &'a mut Enclosure,
+    born_there: bool,
+}
+
+impl Attendant for Maker<'_> {
+    fn place(&mut self, pid: i32) -> anyhow::Result<()> {
+        if !self.born_there {
+            self.enclosure.adopt(pid)?;
+        }
+        Ok(())
+    }
+
+    fn hooks(&mut self, pid: i32) -> anyhow::Result<()> {
+        self.record.init = Some(Life::of(pid)?);
+        let state = document::for_hooks(self.record, Status::Creating);
+        let hooks = &self.blueprint.spec.hooks;
+        Moment {
+            kind: "prestart",
+            hooks: &hooks.prestart,
+        }
+        .run(&state)?;
+        Moment {
+            kind: "createRuntime",
+            hooks: &hooks.create_runtime,
+        }
+        .run(&state)?;
+        Ok(())
+    }
+
+    fn notify(&mut self, pid: i32, listener: OwnedFd) -> anyhow::Result<()> {
+        self.record.init = Some(Life::of(pid)?);
+        let state = document::for_hooks(self.record, Status::Creating);
+        agent::introduce(self.record.agent.as_ref(), pid, &listener, &state)
+    }
+}

@@ -1,0 +1,227 @@
+//! Removes what a workspace is on the host, in the order that lets a removal be repeated; errors are collected.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::enclosure::Enclosure;
+use crate::spec::id::ContainerId;
+use crate::spec::state::Status;
+use crate::sys::process;
+use crate::workspace::document;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::found::Workspace;
+use crate::workspace::found::read_record;
+use crate::workspace::hooks::Moment;
+use crate::workspace::life::Life;
+use crate::workspace::record::Record;
+use crate::workspace::report::Report;
+use crate::workspace::store;
+use crate::workspace::store::Home;
+use crate::workspace::store::Store;
+use crate::workspace::store::StoreError;
+
+/// How long processes that were killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Removes a workspace that has ended; with `force` kills it first, and succeeds when there is none.
+///
+/// # Errors
+///
+/// [`WorkspaceError::NotStopped`] without `force`; else everything that could not be removed, and the rest is.
+pub fn delete(
+    store: &Store,
+    id: &ContainerId,
+    force: bool,
+    report: &dyn Report,
+) -> Result<(), WorkspaceError> {
+    let home = match store.open(id) {
+        Err(StoreError::Missing) if force => return Ok(()),
+        answer => answer?,
+    };
+    let locked = if force {
+        lock_by_force(&home, id)
+    } else {
+        home.lock()
+    };
+    match locked {
+        Err(StoreError::Removed) if force => return Ok(()),
+        Err(StoreError::Removed) => return Err(StoreError::Missing.into()),
+        answer => answer?,
+    }
+    match read_record(&home, id) {
+        Ok(record) => delete_known(Workspace { home, record }, force, report),
+        Err(error) => delete_unknown(home, id, error, force, report),
+    }
+}
+
+fn delete_known(
+    workspace: Workspace,
+    force: bool,
+    report: &dyn Report,
+) -> Result<(), WorkspaceError> {
+    if !force {
+        let status = workspace.status()?;
+        if !matches!(status, Status::Created | Status::Stopped) {
+            return Err(WorkspaceError::NotStopped {
+                id: workspace.record.id.to_string(),
+                status,
+            });
+        }
+    }
+    let Workspace { home, record } = workspace;
+    all_or_several(remove(home, Some(&record), report))
+}
+
+/// Without a record the name of the cgroup is what is left to go by.
+fn delete_unknown(
+    home: Home,
+    id: &ContainerId,
+    error: WorkspaceError,
+    force: bool,
+    report: &dyn Report,
+) -> Result<(), WorkspaceError> {
+    let populated = left_enclosure(&home).is_some_and(|left| left.populated().unwrap_or(true));
+    if populated && !force {
+        return Err(error);
+    }
+    report.warning(&format!(
+        "ignoring that the record of {id} cannot be used: {}",
+        text_of(&error)
+    ));
+    all_or_several(remove(home, None, report))
+}
+
+/// Takes the lock; when another command holds it, ends what that command waits for, and at last that command.
+fn lock_by_force(home: &Home, id: &ContainerId) -> Result<(), StoreError> {
+    if home.try_lock()? {
+        return Ok(());
+    }
+    if let Some(enclosure) = left_enclosure(home) {
+        // What cannot be killed now is tried again, and reported, under the lock.
+        drop(enclosure.kill());
+    }
+    if let Ok(record) = read_record(home, id) {
+        end_maker(&record.maker);
+    }
+    home.lock()
+}
+
+/// A command that makes a workspace fails when its process is killed, and takes back what it made; if it does not, it
+/// hangs in a hook.
+fn end_maker(maker: &Life) {
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    if maker.pid == own {
+        return;
+    }
+    if let Some(pidfd) = maker.open()
+        && !process::ended_within(&pidfd, Some(PATIENCE)).unwrap_or(true)
+    {
+        process::signal(pidfd.as_fd(), 9).unwrap_or_default();
+    }
+}
+
+/// Removes what was made of a workspace that failed, and gives why it failed, with what could not be removed.
+pub(super) fn take_back(
+    home: Home,
+    record: &Record,
+    error: WorkspaceError,
+    report: &dyn Report,
+) -> WorkspaceError {
+    let left = remove(home, Some(record), report);
+    if left.is_empty() {
+        return error;
+    }
+    let texts = std::iter::once(text_of(&error)).chain(left.iter().map(text_of));
+    WorkspaceError::Several(texts.collect())
+}
+
+/// Ends and removes everything, goes on after errors, and gives them. The directory goes last, and only when nothing
+/// else is left that it would be needed for.
+pub(super) fn remove(
+    home: Home,
+    record: Option<&Record>,
+    report: &dyn Report,
+) -> Vec<WorkspaceError> {
+    let mut errors = Vec::new();
+    errors.extend(end_processes(&home, record).err());
+    errors.extend(remove_cgroup(&home, record).err());
+    if !errors.is_empty() {
+        return errors;
+    }
+    if let Some(record) = record.filter(|record| record.init.is_some()) {
+        let state = document::for_hooks(record, Status::Stopped);
+        let moment = Moment {
+            kind: "poststop",
+            hooks: &record.poststop,
+        };
+        for error in moment.run_all(&state) {
+            report.warning(&format!("ignoring that {error}"));
+        }
+    }
+    errors.extend(home.remove().err().map(WorkspaceError::from));
+    errors
+}
+
+/// Kills every process and waits until none is left.
+fn end_processes(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceError> {
+    if let Some(enclosure) = enclosure_of(home, record)? {
+        enclosure.kill()?;
+        enclosure.wait_empty(Instant::now() + PATIENCE)?;
+    }
+    // Outside a cgroup of its own, or before it was moved there, the first process is all that is known.
+    let init = record
+        .and_then(|record| record.init.as_ref())
+        .filter(|init| init.goes_on());
+    if let Some(init) = init
+        && let Some(pidfd) = init.open()
+    {
+        process::signal(pidfd.as_fd(), 9).unwrap_or_default();
+        if !process::ended_within(&pidfd, Some(PATIENCE)).map_err(WorkspaceError::probe)? {
+            return Err(WorkspaceError::Immortal { pid: init.pid });
+        }
+    }
+    Ok(())
+}
+
+fn remove_cgroup(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceError> {
+    if let Some(mut enclosure) = enclosure_of(home, record)? {
+        enclosure.remove()?;
+    }
+    Ok(())
+}
+
+fn enclosure_of(home: &Home, record: Option<&Record>) -> Result<Option<Enclosure>, WorkspaceError> {
+    match record {
+        Some(record) => Ok(Some(Enclosure::open(&record.place)?)),
+        None => Ok(left_enclosure(home)),
+    }
+}
+
+/// The enclosure that the note in the directory names, which is there even when the record is not.
+fn left_enclosure(home: &Home) -> Option<Enclosure> {
+    Enclosure::at(&home.noted(store::CGROUP)?).ok()
+}
+
+/// No error, the only one, or all of them as one.
+pub(super) fn all_or_several(mut errors: Vec<WorkspaceError>) -> Result<(), WorkspaceError> {
+    match (errors.pop(), errors.is_empty()) {
+        (None, _) => Ok(()),
+        (Some(error), true) => Err(error),
+        (Some(last), false) => {
+            let texts = errors.iter().chain([&last]).map(text_of);
+            Err(WorkspaceError::Several(texts.collect()))
+        }
+    }
+}
+
+/// An error with its causes in one line.
+fn text_of(error: &WorkspaceError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

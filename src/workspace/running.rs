@@ -1,0 +1,198 @@
+//! Makes a workspace, starts it, stays with it and removes it: all of its life in one command.
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+
+use crate::sys::Errno;
+use crate::sys::process::Exit;
+use crate::sys::signal::Signals;
+use crate::sys::socket;
+use crate::workspace::blueprint::Blueprint;
+use crate::workspace::blueprint::Wish;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::making;
+use crate::workspace::making::Arrangement;
+use crate::workspace::making::Receipts;
+use crate::workspace::making::Standing;
+use crate::workspace::removing;
+use crate::workspace::report::Report;
+use crate::workspace::starting;
+use crate::workspace::store;
+use crate::workspace::store::Store;
+use crate::workspace::terminal::Foreground;
+
+/// How long the command stays with the workspace, and what it leaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Stay {
+    /// Return as soon as the program runs.
+    pub detach: bool,
+    /// Leave the workspace, ended, in the store.
+    pub keep: bool,
+    /// Adopt processes that it leaves behind.
+    pub adopt: bool,
+    /// Print the time of each step.
+    pub timed: bool,
+}
+
+/// Runs a bundle; gives how its program ended, or nothing when it goes on without this command.
+///
+/// # Errors
+///
+/// [`WorkspaceError`]; nothing of the workspace is left then.
+pub fn run(
+    store: &Store,
+    wish: &Wish,
+    receipts: &Receipts,
+    stay: Stay,
+    report: &dyn Report,
+) -> Result<Option<Exit>, WorkspaceError> {
+    let blueprint = Blueprint::draw(wish, &store.root().join(&wish.id), report)?;
+    let mut console = Console::arrange(
+        making::connect_console(&blueprint, receipts)?,
+        &blueprint,
+        stay,
+    )?;
+    let signals = if stay.detach {
+        None
+    } else {
+        Some(stay_signals(stay)?)
+    };
+    let arrangement = Arrangement {
+        console: console.sent_to.take(),
+        started_later: false,
+        timed: stay.timed,
+    };
+    let standing = making::build(store, wish, &blueprint, arrangement, report)?;
+    let begun = begin(&standing, &blueprint, receipts).and_then(|()| console.master());
+    let master = match begun {
+        Ok(master) => master,
+        Err(error) => return making::take_back(standing, error, report).map(|()| None),
+    };
+    let Some(signals) = signals else {
+        return Ok(None);
+    };
+    let exit = attend(&standing, &signals, master);
+    let exit = match exit {
+        Ok(exit) => exit,
+        Err(error) => return making::take_back(standing, error, report).map(|()| None),
+    };
+    leave(standing, exit, stay, report)?;
+    Ok(Some(exit))
+}
+
+fn begin(
+    standing: &Standing,
+    blueprint: &Blueprint,
+    receipts: &Receipts,
+) -> Result<(), WorkspaceError> {
+    making::hand_back(standing, receipts)?;
+    let process = standing.made.process.as_fd();
+    starting::let_go(
+        &blueprint.plan,
+        &standing.record,
+        process,
+        standing.made.channel.as_fd(),
+    )?;
+    starting::poststart(&standing.record, process)
+}
+
+fn attend(
+    standing: &Standing,
+    signals: &Signals,
+    terminal: Option<OwnedFd>,
+) -> Result<Exit, WorkspaceError> {
+    let foreground = Foreground {
+        program: standing.made.process.as_fd(),
+        pid: standing.made.handle.pid,
+        signals,
+        terminal,
+        notify: starting::open_notify(&standing.home)?,
+    };
+    Ok(foreground.stay()?)
+}
+
+fn leave(
+    standing: Standing,
+    exit: Exit,
+    stay: Stay,
+    report: &dyn Report,
+) -> Result<(), WorkspaceError> {
+    if stay.keep {
+        return Ok(standing
+            .home
+            .write(store::EXIT, &serde_json::to_vec(&exit)?)?);
+    }
+    let left = removing::remove(standing.home, Some(&standing.record), report);
+    removing::all_or_several(left)
+}
+
+/// Signals wait from now on: one that comes while the workspace is made is passed to it when it stands.
+fn stay_signals(stay: Stay) -> Result<Signals, WorkspaceError> {
+    let failed = |source| WorkspaceError::Kernel {
+        what: "hold signals back",
+        source,
+    };
+    if stay.adopt {
+        let own = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(own)).map_err(failed)?;
+    }
+    Signals::hold().map_err(failed)
+}
+
+/// Where the master of a terminal goes: to the caller, or to this command.
+#[derive(Debug)]
+pub(super) struct Console {
+    pub(super) sent_to: Option<OwnedFd>,
+    kept: Option<OwnedFd>,
+}
+
+impl Console {
+    fn arrange(
+        callers: Option<OwnedFd>,
+        blueprint: &Blueprint,
+        stay: Stay,
+    ) -> Result<Self, WorkspaceError> {
+        Self::choose(callers, blueprint.spec.process.terminal, stay.detach)
+    }
+
+    /// The caller's socket, or one between the program and this command when that stays.
+    pub(super) fn choose(
+        callers: Option<OwnedFd>,
+        terminal: bool,
+        detach: bool,
+    ) -> Result<Self, WorkspaceError> {
+        if callers.is_some() || !terminal {
+            return Ok(Self {
+                sent_to: callers,
+                kept: None,
+            });
+        }
+        if detach {
+            return Err(WorkspaceError::NoConsole);
+        }
+        let (near, far) = socket::pair().map_err(|source| WorkspaceError::Kernel {
+            what: "make a socket for the terminal",
+            source,
+        })?;
+        Ok(Self {
+            sent_to: Some(far),
+            kept: Some(near),
+        })
+    }
+
+    /// The master, when it was sent here; our own end of the way there is closed first, so that nothing is waited for
+    /// that will not come.
+    pub(super) fn master(self) -> Result<Option<OwnedFd>, WorkspaceError> {
+        drop(self.sent_to);
+        let Some(near) = self.kept else {
+            return Ok(None);
+        };
+        let failed = |source| WorkspaceError::Kernel {
+            what: "receive the terminal",
+            source,
+        };
+        let mut name = [0; 256];
+        let (_, mut fds) = socket::receive_with(near.as_fd(), &mut name).map_err(failed)?;
+        fds.pop().map(Some).ok_or(failed(Errno::BADMSG))
+    }
+}

@@ -1,0 +1,87 @@
+//! What a test needs of the machine. Outside the test machine a test without it says `SKIP` and why; inside it fails,
+//! so that a skip cannot hide.
+
+use std::path::Path;
+
+/// What a test asks for, and what is missing.
+pub type Need = Result<(), String>;
+
+/// Leaves the test when the machine lacks something: `need!(root)`, `need!(root, cgroup2)`.
+#[macro_export]
+macro_rules! need {
+    ($($what:ident),+ $(,)?) => {
+        $(
+            if let Err(why) = $crate::support::need::$what() {
+                return $crate::support::need::missing(&why);
+            }
+        )+
+    };
+}
+
+/// Says that the running test is left out; in the test machine, where nothing may be missing, fails it.
+pub fn missing(why: &str) {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    assert!(
+        !in_machine(),
+        "{test} needs more than the test machine has: {why}"
+    );
+    println!("SKIP {test}: {why}");
+}
+
+fn in_machine() -> bool {
+    std::env::var_os("BULKHEAD_IN_MACHINE").is_some_and(|value| value == "1")
+}
+
+/// The rights of root.
+pub fn root() -> Need {
+    let privileged = rustix::process::geteuid().is_root();
+    privileged
+        .then_some(())
+        .ok_or_else(|| "not run by root".to_owned())
+}
+
+/// A cgroup2 file system to track processes in.
+pub fn cgroup2() -> Need {
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .iter()
+        .any(|path| Path::new(path).join("cgroup.controllers").exists())
+        .then_some(())
+        .ok_or_else(|| "no cgroup2 file system is mounted".to_owned())
+}
+
+/// Controllers in cgroup2, so that limits are in force.
+pub fn limits() -> Need {
+    let present = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let has = |name: &str| {
+        present
+            .split_ascii_whitespace()
+            .any(|controller| controller == name)
+    };
+    (has("memory") && has("cpu") && has("pids"))
+        .then_some(())
+        .ok_or_else(|| "cgroup2 has no memory, cpu and pids controllers here".to_owned())
+}
+
+/// Virtual machines.
+pub fn kvm() -> Need {
+    let usable = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm");
+    usable
+        .map(drop)
+        .map_err(|error| format!("/dev/kvm: {error}"))
+}
+
+/// The right to make network interfaces.
+pub fn net() -> Need {
+    root()
+}
+
+/// The test machine itself: what a test does would disturb any other host.
+pub fn machine() -> Need {
+    in_machine()
+        .then_some(())
+        .ok_or_else(|| "only in the test machine".to_owned())
+}
