@@ -45,6 +45,17 @@ impl Group {
         Ok((kind == CGROUP2_MAGIC).then_some(Self { directory }))
     }
 
+    /// Opens a directory of another filesystem of the kernel's that works alike.
+    ///
+    /// # Errors
+    ///
+    /// As `open(2)`; `ELOOP` for a link.
+    pub(super) fn plain(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self { directory })
+    }
+
     /// Opens a group below this one; nothing on the way may lead elsewhere.
     ///
     /// # Errors

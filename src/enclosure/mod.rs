@@ -11,6 +11,7 @@ mod error;
 mod group;
 mod life;
 mod limits;
+pub mod rdt;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;

@@ -10,6 +10,7 @@ mod hooks;
 mod mounts;
 pub mod namespaces;
 mod process;
+pub mod rdt;
 pub mod step;
 
 use std::fmt;

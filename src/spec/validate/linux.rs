@@ -236,15 +236,10 @@ fn resctrl(rdt: &IntelRdt) -> Checked {
         let reason = format!("{id:?} is no name of a directory");
         return Err(SpecError::value("linux.intelRdt.closID", reason));
     }
-    let lines = [("l3CacheSchema", "L3"), ("memBwSchema", "MB")];
-    let values = [&rdt.l3_cache_schema, &rdt.mem_bw_schema];
-    for ((name, kind), value) in lines.into_iter().zip(values) {
-        let written = value.lines().filter(|line| !line.is_empty());
-        let wrong = written.into_iter().find(|line| !line.starts_with(kind));
-        if let Some(line) = wrong {
-            let reason = format!("{line:?} does not begin with {kind}; other lines go to schemata");
-            return Err(SpecError::value(format!("linux.intelRdt.{name}"), reason));
-        }
+    let bandwidth = rdt.mem_bw_schema.as_str();
+    if !bandwidth.is_empty() && (!bandwidth.starts_with("MB:") || bandwidth.contains('\n')) {
+        let reason = format!("{bandwidth:?} is not one line that begins with MB:");
+        return Err(SpecError::value("linux.intelRdt.memBwSchema", reason));
     }
     Ok(())
 }
