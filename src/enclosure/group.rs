@@ -3,7 +3,6 @@
 //! The directory is opened once and everything else is reached from it, so that a group that is replaced by another
 //! of the same name is never taken for the first. A group that is gone answers `ENOENT` or `ENODEV`.
 
-use std::ffi::CStr;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -146,10 +145,25 @@ impl Group {
     ///
     /// As `openat(2)` and `getdents(2)`.
     pub(super) fn children(&self) -> Result<Vec<String>> {
+        let mut names = self.entries(FileType::Directory)?;
+        names.retain(|name| name != "." && name != "..");
+        Ok(names)
+    }
+
+    /// The names of the files.
+    ///
+    /// # Errors
+    ///
+    /// As `openat(2)` and `getdents(2)`.
+    pub(super) fn files(&self) -> Result<Vec<String>> {
+        self.entries(FileType::RegularFile)
+    }
+
+    fn entries(&self, kind: FileType) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.directory)? {
             let entry = entry?;
-            if entry.file_type() == FileType::Directory && !is_dot(entry.file_name()) {
+            if entry.file_type() == kind {
                 names.push(entry.file_name().to_string_lossy().into_owned());
             }
         }
@@ -212,10 +226,6 @@ pub(super) fn read_again(file: &OwnedFd) -> Result<String> {
             return String::from_utf8(bytes).map_err(|_| Errno::ILSEQ);
         }
     }
-}
-
-fn is_dot(name: &CStr) -> bool {
-    name == c"." || name == c".."
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 //! emptied and removed, for that is what it is then.
 
 mod birth;
+pub mod counters;
 mod device;
 mod error;
 mod group;
 mod life;
 mod limits;
 pub mod rdt;
+pub mod watch;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;

@@ -20,6 +20,7 @@ use std::time::Instant;
 use bulkhead::enclosure::Enclosure;
 use bulkhead::enclosure::EnclosureError;
 use bulkhead::enclosure::Place;
+use bulkhead::enclosure::watch::Event;
 use bulkhead::host::Host;
 use bulkhead::plan::cgroup;
 use bulkhead::plan::cgroup::CgroupPlan;
@@ -472,4 +473,61 @@ fn update(scene: &Scene, made: &mut Enclosure, change: &str) -> Result<(), Enclo
     let resources: Resources = serde_json::from_str(change).unwrap();
     let limits = cgroup::update(&resources, &made.present()?, &scene.host).unwrap();
     made.update(&limits)
+}
+
+#[test]
+fn the_processors_time_is_counted_for_every_cgroup() {
+    let Some(mut scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut made = scene.prepared("{}");
+    scene.fill(&mut made);
+    let cpu = made.counters().unwrap().cpu;
+    assert!(cpu.usage_us > 0);
+    assert_eq!(cpu.throttled_periods, 0);
+}
+
+#[test]
+fn every_controller_counts() {
+    let Some(mut scene) = Scene::with(&["cpuset", "memory", "pids", "hugetlb", "io"]) else {
+        return;
+    };
+    let mut made = scene.prepared(
+        r#"{"memory":{"limit":67108864},"pids":{"limit":17},"cpu":{"cpus":"0"},
+            "hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#,
+    );
+    scene.fill(&mut made);
+    let found = made.counters().unwrap();
+    let memory = found.memory.unwrap();
+    assert!(memory.current_bytes > 4_000_000);
+    assert!(memory.stat["anon"] > 3_000_000);
+    assert_eq!(memory.max_bytes, Some(67_108_864));
+    assert_eq!(found.pids.unwrap().max, Some(17));
+    assert_eq!(found.cpuset.unwrap().cpus, "0");
+    assert_eq!(found.hugetlb["2MB"].max_bytes, Some(4_194_304));
+}
+
+#[test]
+fn a_kill_for_lack_of_memory_is_told_and_then_the_end() {
+    let Some(mut scene) = Scene::with(&["memory"]) else {
+        return;
+    };
+    let mut made = scene.prepared(r#"{"memory":{"limit":8388608,"swap":8388608}}"#);
+    let mut watch = made.watch().unwrap();
+    let mut glutton = Command::new("sh")
+        .args(["-c", "read x; x=$(head -c 64000000 /dev/zero | tr '\\0' a)"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    made.adopt(i32::try_from(glutton.id()).unwrap()).unwrap();
+    glutton.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let first = watch.next(Some(soon())).unwrap();
+    let second = watch.next(Some(soon())).unwrap();
+    assert_eq!(
+        [first, second],
+        [Event::OutOfMemory { kills: 1 }, Event::Empty]
+    );
+    assert_eq!(made.oom_kills().unwrap(), 1);
+    scene.children.push(glutton);
 }
