@@ -11,6 +11,7 @@ mod mounts;
 pub mod namespaces;
 mod process;
 pub mod rdt;
+pub mod seccomp;
 pub mod step;
 
 use std::fmt;

@@ -421,11 +421,10 @@ impl Action {
     }
 }
 
-/// Whether the start of the container makes this call between loading the
-/// filter and handing the listener over: waiting for the agent there would
-/// be waiting for ever.
+/// Whether this is how the listener's number leaves the confined process: waiting
+/// for the agent's answer there would be waiting for ever.
 fn is_needed(name: &str) -> bool {
-    matches!(name, "write" | "sendmsg" | "sendto")
+    name == "write"
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -10,6 +10,7 @@ pub mod path;
 pub mod process;
 pub mod program;
 pub mod seal;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod tty;

@@ -8,5 +8,6 @@
 mod architecture;
 mod cgroup;
 mod cli;
+mod seccomp;
 mod spec;
 mod support;

@@ -3,4 +3,5 @@
 mod examples;
 mod oracle;
 mod properties;
+mod random;
 mod walk;

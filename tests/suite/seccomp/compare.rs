@@ -1,0 +1,158 @@
+//! Asks two programs about every system call number and many arguments, and names the first difference.
+
+use bulkhead::plan::seccomp;
+use bulkhead::plan::seccomp::SockFilter;
+use bulkhead::spec::seccomp::Action;
+use bulkhead::spec::seccomp::Arch;
+use bulkhead::spec::seccomp::Seccomp;
+
+use super::bpf;
+use super::bpf::SystemCall;
+use super::oracle;
+
+const X86_64: u32 = 0xc000_003e;
+const X86: u32 = 0x4000_0003;
+const X32_BIT: u32 = 0x4000_0000;
+
+/// Architectures of the kernel's that a profile is compared on: those listed or not.
+pub(super) const MACHINES: &[u32] = &[
+    X86_64,
+    X86,
+    0x4000_0028,
+    0xc000_00b7,
+    0x4000_0008,
+    0xc000_0008,
+    0xe000_0008,
+    0xc000_0015,
+    0xc000_00f3,
+    0x8000_0016,
+];
+
+/// Every number that any table has, and the borders of what numbers can be.
+pub(super) fn numbers() -> impl Iterator<Item = u32> {
+    let borders = [
+        X32_BIT - 1,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xbfff_ffff,
+        0xc000_0000,
+        0xffff_fffe,
+        u32::MAX,
+    ];
+    (0..620)
+        .chain(X32_BIT..X32_BIT + 620)
+        .chain(4000..4620)
+        .chain(5000..5620)
+        .chain(6000..6620)
+        .chain(0xf_0000..0xf_0010)
+        .chain(borders)
+}
+
+/// Arguments around everything that a profile compares with, in every position, and some that it does not.
+pub(super) fn arguments(profile: &Seccomp) -> Vec<[u64; 6]> {
+    let conditions = profile.syscalls.iter().flat_map(|rule| &rule.args);
+    let mut values: Vec<u64> = conditions
+        .flat_map(|arg| [arg.value, arg.value_two])
+        .collect();
+    values.sort_unstable();
+    values.dedup();
+    let near = values.iter().flat_map(|&value| {
+        [
+            value,
+            value.wrapping_sub(1),
+            value.wrapping_add(1),
+            value ^ 1 << 32,
+            value << 32 | 5,
+            !value,
+        ]
+    });
+    let plain = [0, 1, u64::from(u32::MAX), u64::MAX, 1 << 32];
+    near.chain(plain).map(|value| [value; 6]).collect()
+}
+
+/// What our program and runc's would say to a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Difference {
+    call: SystemCall,
+    ours: u32,
+    theirs: u32,
+}
+
+/// The first call that is treated otherwise by us than by runc, which puts its own stub before
+/// libseccomp's program.
+pub(super) fn difference(
+    profile: &Seccomp,
+    theirs: &[SockFilter],
+    arguments: &[[u64; 6]],
+) -> Option<Difference> {
+    let ours = seccomp::compile(profile, Arch::X86_64)
+        .expect("a valid profile")
+        .instructions;
+    let newest = Newest::of(profile);
+    let calls = MACHINES
+        .iter()
+        .flat_map(|&arch| numbers().map(move |number| (arch, number)));
+    calls
+        .flat_map(|(arch, number)| {
+            arguments
+                .iter()
+                .map(move |&args| SystemCall { number, arch, args })
+        })
+        .find_map(|call| {
+            let ours = bpf::run(&ours, &call);
+            let theirs = newest
+                .stub(&call)
+                .unwrap_or_else(|| bpf::run(theirs, &call));
+            (ours != theirs).then_some(Difference { call, ours, theirs })
+        })
+}
+
+/// runc's rule for calls that are newer than the profile: the greatest number that libseccomp gives to any
+/// name of the profile on an architecture is the last that is answered by the profile.
+struct Newest {
+    of: Vec<(Arch, u32)>,
+}
+
+impl Newest {
+    fn of(profile: &Seccomp) -> Self {
+        let permissive = [Action::Allow, Action::Log, Action::Trace];
+        if permissive.contains(&profile.default_action.unwrap()) {
+            return Self { of: Vec::new() };
+        }
+        let mut archs = profile.architectures.clone();
+        archs.push(Arch::X86_64);
+        let names = || profile.syscalls.iter().flat_map(|rule| &rule.names);
+        let greatest = |arch| {
+            let numbers = names().filter_map(move |name| oracle::number(arch, name));
+            numbers
+                .filter_map(|number| u32::try_from(number).ok())
+                .max()
+                .filter(|max| *max > 0)
+        };
+        Self {
+            of: archs
+                .into_iter()
+                .filter_map(|arch| Some((arch, greatest(arch)?)))
+                .collect(),
+        }
+    }
+
+    fn stub(&self, call: &SystemCall) -> Option<u32> {
+        let x32 = call.number & X32_BIT != 0;
+        let arch = match call.arch {
+            X86_64 if x32 => Arch::X32,
+            X86_64 => Arch::X86_64,
+            X86 => Arch::X86,
+            0x4000_0028 => Arch::Arm,
+            0xc000_00b7 => Arch::Aarch64,
+            0x4000_0008 => Arch::Mipsel,
+            0xc000_0008 => Arch::Mipsel64,
+            0xe000_0008 => Arch::Mipsel64N32,
+            0xc000_0015 => Arch::Ppc64Le,
+            0xc000_00f3 => Arch::Riscv64,
+            _ => return None,
+        };
+        let (_, newest) = self.of.iter().find(|(known, _)| *known == arch)?;
+        (call.number > *newest).then_some(oracle::value(Action::Errno, Some(38)))
+    }
+}
