@@ -73,6 +73,17 @@ pub fn enter(plan: &RdtPlan, pid: i32) -> Result<(), RdtError> {
     Tree { mount: &mount }.enter(plan, pid)
 }
 
+/// Puts a process into the class of a workspace that is there. What the process starts from then on is in it too.
+///
+/// # Errors
+///
+/// [`RdtError`].
+pub fn join(plan: &RdtPlan, pid: i32) -> Result<(), RdtError> {
+    let mount = mount().ok_or(RdtError::NotMounted)?;
+    let class = mount.join(&plan.class);
+    Tree { mount: &mount }.take_in(plan, &class, pid)
+}
+
 /// Removes what [`enter`] has made. That there is nothing of it, or no `resctrl`, is no error.
 ///
 /// # Errors
@@ -141,16 +152,21 @@ impl Tree<'_> {
             }
         }
         self.write(&group, path, &plan.schemata)?;
-        let pid = pid.to_string();
-        let entered = group.write("tasks", &pid);
-        entered.map_err(|source| failed("move the process to", source))?;
-        let Some(name) = &plan.monitor else {
-            return Ok(());
-        };
-        let path = path.join("mon_groups").join(name);
-        self.make(&path)?;
-        let entered = Group::plain(&path).and_then(|group| group.write("tasks", &pid));
-        entered.map_err(|source| self.failed("move the process to", &path, source))
+        if let Some(name) = &plan.monitor {
+            self.make(&path.join("mon_groups").join(name))?;
+        }
+        self.take_in(plan, path, pid)
+    }
+
+    fn take_in(&self, plan: &RdtPlan, class: &Path, pid: i32) -> Result<(), RdtError> {
+        let monitor = plan.monitor.as_ref();
+        let monitor = monitor.map(|name| class.join("mon_groups").join(name));
+        for path in [class.to_owned()].into_iter().chain(monitor) {
+            let entered =
+                Group::plain(&path).and_then(|group| group.write("tasks", &pid.to_string()));
+            entered.map_err(|source| self.failed("move the process to", &path, source))?;
+        }
+        Ok(())
     }
 
     fn write(&self, group: &Group, path: &Path, lines: &[String]) -> Result<(), RdtError> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::backend::BackendError;
 use crate::enclosure::EnclosureError;
+use crate::enclosure::rdt::RdtError;
 use crate::plan::PlanError;
 use crate::plan::cgroup::CgroupError;
 use crate::spec::SpecError;
@@ -40,6 +41,9 @@ pub enum WorkspaceError {
     /// Its cgroup.
     #[error(transparent)]
     Enclosure(#[from] EnclosureError),
+    /// Its class of cache and memory bandwidth.
+    #[error(transparent)]
+    Rdt(#[from] RdtError),
     /// Its processes.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -13,6 +13,7 @@ use crate::backend::Supplies;
 use crate::backend::Target;
 use crate::backend::container::Container;
 use crate::enclosure::Enclosure;
+use crate::enclosure::rdt;
 use crate::plan;
 use crate::plan::ProcessPlan;
 use crate::plan::namespaces;
@@ -178,6 +179,11 @@ impl Workspace {
             console,
             timed: errand.timed,
         };
+        if let Some(class) = &self.record.rdt {
+            // The program inherits the class from its first moment on.
+            let own = i32::try_from(std::process::id()).unwrap_or_default();
+            rdt::join(class, own)?;
+        }
         match joiner.born_in(&enclosure) {
             // A cgroup with children that have limits cannot have processes of its own: go where the first one went.
             Err(BackendError::Kernel {

@@ -13,6 +13,7 @@ use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::container::Container;
 use crate::enclosure::Enclosure;
+use crate::enclosure::rdt;
 use crate::spec::state::Status;
 use crate::sys::socket;
 use crate::workspace::agent;
@@ -136,6 +137,8 @@ fn intent(wish: &Wish, blueprint: &Blueprint) -> Result<Record, WorkspaceError> 
     record.shared_pids = blueprint.plan.namespaces.new & crate::plan::namespaces::PID == 0;
     record.poststart.clone_from(&spec.hooks.poststart);
     record.poststop.clone_from(&spec.hooks.poststop);
+    let class = spec.linux.intel_rdt.as_ref();
+    record.rdt = class.map(|asked| crate::plan::rdt::plan(asked, wish.id.as_str()));
     record.agent = Agent::of(spec);
     record.late = Late::of(&blueprint.plan);
     Ok(record)
@@ -164,17 +167,10 @@ fn erect(
         report.warning(remark);
     }
     record.place = enclosure.place().clone();
-    let listener = match arrangement.started_later {
-        true => Some(
-            socket::listen(home.as_fd(), store::START).map_err(|source| {
-                WorkspaceError::Kernel {
-                    what: "make the socket for the start",
-                    source,
-                }
-            })?,
-        ),
-        false => None,
-    };
+    let listener = arrangement
+        .started_later
+        .then(|| start_socket(home))
+        .transpose()?;
     let birthplace = enclosure
         .birthplace()
         .map(|place| place.try_clone_to_owned())
@@ -198,8 +194,19 @@ fn erect(
     };
     let made = Container.create(&blueprint.plan, supplies, &mut attendant)?;
     record.init = Some(Life::of(made.handle.pid).map_err(WorkspaceError::probe)?);
+    if let Some(class) = &record.rdt {
+        rdt::enter(class, made.handle.pid)?;
+    }
     home.write(store::STATE, &record.to_bytes()?)?;
     Ok(made)
+}
+
+/// The socket where the program will wait for its start.
+fn start_socket(home: &Home) -> Result<OwnedFd, WorkspaceError> {
+    socket::listen(home.as_fd(), store::START).map_err(|source| WorkspaceError::Kernel {
+        what: "make the socket for the start",
+        source,
+    })
 }
 
 /// Hands the caller what it asked for, and lets other commands at the workspace.

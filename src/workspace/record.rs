@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::plan::cgroup::Place;
+use crate::plan::rdt::RdtPlan;
 use crate::spec::hooks::Hook;
 use crate::spec::id::ContainerId;
 use crate::workspace::agent::Agent;
@@ -45,6 +46,9 @@ pub struct Record {
     /// Where its cgroup is.
     #[serde(default)]
     pub place: Place,
+    /// Its class of cache and memory bandwidth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<RdtPlan>,
     /// Who decides about its system calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
@@ -103,6 +107,7 @@ impl Record {
             init: None,
             shared_pids: false,
             place: Place::Nowhere,
+            rdt: None,
             agent: None,
             late: Late::default(),
             poststart: Vec::new(),

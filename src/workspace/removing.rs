@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::enclosure::Enclosure;
+use crate::enclosure::rdt;
 use crate::spec::id::ContainerId;
 use crate::spec::state::Status;
 use crate::sys::process;
@@ -146,6 +147,8 @@ pub(super) fn remove(
     let mut errors = Vec::new();
     errors.extend(end_processes(&home, record).err());
     errors.extend(remove_cgroup(&home, record).err());
+    let class = record.and_then(|record| record.rdt.as_ref());
+    errors.extend(class.and_then(|class| Some(rdt::leave(class).err()?.into())));
     if !errors.is_empty() {
         return errors;
     }
