@@ -387,6 +387,8 @@ fn bundle(at: &Path, dressed: bool) -> Outcome<PathBuf> {
     spec["process"]["terminal"] = json!(false);
     spec["process"]["args"] = json!(["/bin/true"]);
     spec["root"]["path"] = json!("rootfs");
+    // A device filter needs the right to raise RLIMIT_MEMLOCK under crun; not every machine gives it.
+    spec["linux"]["resources"] = json!({});
     if dressed {
         dress(at, &mut spec)?;
     }
@@ -420,8 +422,8 @@ fn default_spec(at: &Path) -> Outcome<Value> {
 
 /// Docker's default filter, and twenty directories bound from outside.
 fn dress(at: &Path, spec: &mut Value) -> Outcome<()> {
-    let filter = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/seccomp-default.json");
-    spec["linux"]["seccomp"] = serde_json::from_slice(&std::fs::read(filter)?)?;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/seccomp/docker.json");
+    spec["linux"]["seccomp"] = filter(&serde_json::from_slice(&std::fs::read(source)?)?);
     let mounts = spec["mounts"].as_array_mut().ok_or("mounts is no list")?;
     for index in 0..20 {
         let source = at.join(format!("bound-{index}"));
@@ -434,4 +436,36 @@ fn dress(at: &Path, spec: &mut Value) -> Outcome<()> {
         }));
     }
     Ok(())
+}
+
+/// The profile as Docker hands it to a runtime: what depends on capabilities that a usual container lacks is left out.
+fn filter(docker: &Value) -> Value {
+    let rules = docker["syscalls"].as_array().into_iter().flatten();
+    let usual = rules.filter(|rule| {
+        let asks = |part: &str, key: &str| {
+            rule[part][key]
+                .as_array()
+                .is_some_and(|list| !list.is_empty())
+        };
+        let elsewhere = rule["includes"]["arches"]
+            .as_array()
+            .is_some_and(|arches| !arches.iter().any(|arch| arch == "amd64"));
+        !asks("includes", "caps") && !elsewhere
+    });
+    let syscalls: Vec<Value> = usual
+        .map(|rule| {
+            json!({
+                "names": rule["names"],
+                "action": rule["action"],
+                "errnoRet": rule["errnoRet"],
+                "args": rule["args"],
+            })
+        })
+        .collect();
+    json!({
+        "defaultAction": docker["defaultAction"],
+        "defaultErrnoRet": docker["defaultErrnoRet"],
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "syscalls": syscalls,
+    })
 }

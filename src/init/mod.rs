@@ -126,6 +126,7 @@ impl Doing {
             Step::OomScore(score) => kernel::set_oom_score(*score),
             Step::WorkingDirectory(path) => self.enter_directory(path),
             Step::Become(user) => self.become_user(user),
+            Step::Seccomp(filter) => self.load_filter(filter),
             Step::Lookup(wanted) => self.look_up(wanted),
             Step::Execute(wanted) => self.execute(wanted),
             other => Ok(rights::apply(other)?),

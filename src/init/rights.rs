@@ -1,13 +1,16 @@
 //! What the process is and may do: names, limits, scheduling, identity, capabilities.
 
 use std::ffi::CString;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use rustix::fs::Mode;
 
 use super::Doing;
+use super::report::Message;
 use super::report::Reason;
 use super::report::Trouble;
+use crate::plan::seccomp::Filter;
 use crate::plan::step::Capabilities;
 use crate::plan::step::Scheduling;
 use crate::plan::step::Step;
@@ -17,6 +20,7 @@ use crate::sys::Result;
 use crate::sys::identity;
 use crate::sys::identity::Sets;
 use crate::sys::namespace;
+use crate::sys::seccomp;
 use crate::sys::tuning;
 
 /// `CLONE_NEWCGROUP`.
@@ -103,7 +107,11 @@ impl Doing {
         }
         identity::keep_capabilities(true)?;
         if let Some(groups) = &user.groups {
-            identity::set_groups(groups)?;
+            match identity::set_groups(groups) {
+                // A user namespace in which groups cannot be set has none to take away.
+                Err(Errno::PERM) if groups.is_empty() => {}
+                other => other?,
+            }
         }
         identity::become_group(user.gid)?;
         identity::become_user(user.uid)?;
@@ -111,6 +119,22 @@ impl Doing {
         match self.late_directory.take() {
             Some(directory) => go(&directory),
             None => Ok(()),
+        }
+    }
+
+    /// Loads a filter. Where it has an agent, the other side takes the listener before anything else is called:
+    /// from here on only `write(2)`, `read(2)` and what the program itself needs.
+    pub(super) fn load_filter(&mut self, filter: &Filter) -> std::result::Result<(), Trouble> {
+        let instructions = filter.instructions.iter();
+        let instructions = instructions.map(|one| (one.code, one.jt, one.jf, one.k));
+        let Some(listener) = seccomp::load(instructions, filter.flags)? else {
+            return Ok(());
+        };
+        Message::Listener(listener.as_raw_fd()).send(&self.outfit.channel)?;
+        let mut byte = [0u8; 1];
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.outfit.channel, &mut byte))? {
+            1 => Ok(()),
+            _ => Err(Trouble::because(Reason::Abandoned, Errno::PIPE)),
         }
     }
 

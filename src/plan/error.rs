@@ -42,4 +42,7 @@ pub enum PlanError {
         /// Its name.
         profile: String,
     },
+    /// The system call filter cannot be compiled.
+    #[error(transparent)]
+    Seccomp(#[from] crate::plan::seccomp::SeccompError),
 }

@@ -41,8 +41,10 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// How many descriptors from 3 on are handed to the program.
     pub preserved: u32,
-    /// Whether the caller has no privileges over the machine.
+    /// Whether the caller is not root, not even of a user namespace.
     pub rootless: bool,
+    /// Whether the caller is in a user namespace itself, and so has no power over the machine.
+    pub nested: bool,
     /// The workspace's own directory in the cgroup file system, for workspaces that see it.
     pub cgroup: Option<PathBuf>,
     /// Whether the process is put into its cgroup only after its birth.

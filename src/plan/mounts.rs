@@ -194,11 +194,7 @@ impl Planned<'_> {
         if !label.is_empty() && !matches!(kind.as_str(), "proc" | "sysfs" | "mqueue") {
             options.push(("context".to_owned(), Some(label.clone())));
         }
-        let otherwise = match kind.as_str() {
-            "sysfs" if self.namespaces.has(namespaces::USER) => Some(PathBuf::from("/sys")),
-            "proc" if self.namespaces.has(namespaces::USER) => Some(PathBuf::from("/proc")),
-            _ => None,
-        };
+        let otherwise = self.stand_in(&kind);
         Filesystem {
             ordinary: matches!(kind.as_str(), "proc" | "sysfs"),
             destination,
@@ -208,6 +204,18 @@ impl Planned<'_> {
             attributes: attributes(read),
             copy_up: read.copy_up,
             otherwise,
+        }
+    }
+
+    /// What is shown where the kernel refuses a file system to a user namespace: the host's own, where that shows no
+    /// more than the workspace would see in any case.
+    fn stand_in(&self, kind: &str) -> Option<PathBuf> {
+        let confined = self.namespaces.has(namespaces::USER) || self.options.nested;
+        let shares_processes = !self.namespaces.has(namespaces::PID);
+        match kind {
+            "sysfs" if confined => Some(PathBuf::from("/sys")),
+            "proc" if confined && shares_processes => Some(PathBuf::from("/proc")),
+            _ => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::plan::Outside;
 use crate::plan::ProcessPlan;
 use crate::plan::error::PlanError;
 use crate::plan::namespaces;
+use crate::plan::seccomp;
 use crate::plan::step::Barrier;
 use crate::plan::step::Capabilities;
 use crate::plan::step::Console;
@@ -270,8 +271,13 @@ pub(super) fn rights(
         .capabilities
         .as_ref()
         .map_or(0, |sets| capability::bits(&sets.bounding));
-    let filter: Option<Step> = None;
-    let late = spec.linux.seccomp.is_some() && !process.no_new_privileges;
+    let filter = match &spec.linux.seccomp {
+        Some(profile) if !profile.is_absent() => {
+            Some(Box::new(seccomp::compile(profile, seccomp::native())?))
+        }
+        _ => None,
+    };
+    let late = filter.is_some() && !process.no_new_privileges;
     let held = if late {
         Capabilities {
             effective: wanted.effective | SYS_ADMIN,
@@ -295,7 +301,7 @@ pub(super) fn rights(
         Step::Lookup(program.clone()),
     ]);
     let mut after = Vec::new();
-    after.extend(filter);
+    after.extend(filter.map(Step::Seccomp));
     if late {
         after.push(Step::Capabilities(wanted));
     }

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::plan::seccomp::Filter;
+
 /// A point where the one who does the steps waits for the one who started it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Barrier {
@@ -118,6 +120,8 @@ pub enum Step {
     Capabilities(Capabilities),
     /// Never gain privileges again.
     NoNewPrivileges,
+    /// Load a system call filter.
+    Seccomp(Box<Filter>),
     /// Find the program, before anything depends on it.
     Lookup(Box<Program>),
     /// Close what is not handed on, and become the program.
@@ -423,6 +427,11 @@ impl Step {
             Self::Become(user) => write!(f, "become user {} group {}", user.uid, user.gid),
             Self::Capabilities(sets) => write!(f, "set capabilities {:#x}", sets.effective),
             Self::NoNewPrivileges => f.write_str("set no_new_privs"),
+            Self::Seccomp(filter) => write!(
+                f,
+                "load a seccomp filter of {} instructions",
+                filter.instructions.len()
+            ),
             Self::Lookup(program) => write!(f, "find {}", Named(program)),
             Self::Execute(program) => write!(f, "exec {}", Named(program)),
             other => write!(f, "{other:?}"),

@@ -167,9 +167,7 @@ impl Workspace {
                 .join
                 .iter()
                 .fold(wanted.new, |kinds, join| kinds | join.kind),
-            rootless: errand
-                .rootless
-                .unwrap_or(caller.uid != 0 || caller.in_user_namespace),
+            rootless: caller.uid != 0,
         };
         let enclosure = self.enclosure_for(errand.cgroup.as_deref())?;
         let joiner = Joiner {
