@@ -52,12 +52,12 @@ use session::Session;
     args_override_self = true,
     disable_version_flag = true
 )]
-#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,24 +93,34 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if version::wanted(&args) {
-        return version::print();
-    }
     let args = argv::normalise(args, Cli::command);
     let words = std::iter::once(OsString::from("bulkhead")).chain(args.iter().cloned());
     match Cli::try_parse_from(words) {
-        Ok(cli) => run(cli),
+        Ok(Cli { globals, .. }) if globals.version => version::print(),
+        Ok(Cli {
+            globals,
+            command: Some(command),
+        }) => run(globals, &command),
+        Ok(Cli {
+            globals,
+            command: None,
+        }) => {
+            Session::new(globals)
+                .log
+                .failed("a command is missing; try --help");
+            ExitCode::FAILURE
+        }
         Err(error) => session::usage(&error, &args),
     }
 }
 
-fn run(cli: Cli) -> ExitCode {
-    let failure = match cli.command {
+fn run(globals: Globals, command: &Command) -> ExitCode {
+    let failure = match command {
         Command::Exec(_) | Command::Wait(_) => ExitCode::from(255),
         _ => ExitCode::FAILURE,
     };
-    let session = Session::new(cli.globals);
-    let done = protect(&cli.command).and_then(|()| dispatch(&cli.command, &session));
+    let session = Session::new(globals);
+    let done = protect(command).and_then(|()| dispatch(command, &session));
     match done {
         Ok(code) => {
             session.log.succeeded();

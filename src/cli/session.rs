@@ -77,7 +77,7 @@ pub(super) struct Globals {
     criu: Option<PathBuf>,
     /// Print the version
     #[arg(long, short = 'v')]
-    version: bool,
+    pub(super) version: bool,
 }
 
 fn log_format(word: &str) -> Result<Format, String> {

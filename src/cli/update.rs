@@ -1,9 +1,20 @@
 //! `update`: change the limits of a workspace.
 
+use std::io::Read;
 use std::process::ExitCode;
 
+use anyhow::Context;
+use anyhow::bail;
+
 use crate::cli::session::Session;
+use crate::spec;
 use crate::spec::id::ContainerId;
+use crate::spec::resources::BlockIo;
+use crate::spec::resources::Cpu;
+use crate::spec::resources::Memory;
+use crate::spec::resources::Pids;
+use crate::spec::resources::Resources;
+use crate::workspace::limiting;
 
 /// Change the limits of a workspace
 ///
@@ -73,6 +84,143 @@ pub(super) struct Args {
 }
 
 /// Runs `update`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("update: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    update(args, session).with_context(|| format!("cannot update {}", args.id))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn update(args: &Args, session: &Session) -> anyhow::Result<()> {
+    let resources = match args.resources.as_deref() {
+        Some("-") => from_json(&read_all(std::io::stdin())?)?,
+        Some(path) => {
+            from_json(&std::fs::read(path).with_context(|| format!("cannot read {path:?}"))?)?
+        }
+        None => args.named()?,
+    };
+    if args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some() {
+        bail!("--l3-cache-schema, --mem-bw-schema: this workspace is in no group of Intel RDT");
+    }
+    limiting::update(&session.store()?, &args.id, &resources, &session.log)?;
+    Ok(())
+}
+
+fn from_json(bytes: &[u8]) -> anyhow::Result<Resources> {
+    spec::parse(bytes).context("--resources")
+}
+
+fn read_all(mut from: impl Read) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes)
+        .context("--resources: cannot read standard input")?;
+    Ok(bytes)
+}
+
+impl Args {
+    /// What the options name.
+    fn named(&self) -> anyhow::Result<Resources> {
+        Ok(Resources {
+            memory: Some(self.memory()?),
+            cpu: Some(self.cpu()),
+            pids: self.pids_limit.map(|limit| Pids { limit: Some(limit) }),
+            block_io: self.blkio_weight.map(|weight| BlockIo {
+                weight: Some(weight),
+                ..BlockIo::default()
+            }),
+            ..Resources::default()
+        })
+    }
+
+    fn memory(&self) -> anyhow::Result<Memory> {
+        let sized = |name: &str, word: &Option<String>| {
+            let bytes = word
+                .as_deref()
+                .map(|word| bytes(word).with_context(|| format!("--{name}: {word:?} is no size")));
+            bytes.transpose()
+        };
+        Ok(Memory {
+            limit: sized("memory", &self.memory)?,
+            reservation: sized("memory-reservation", &self.memory_reservation)?,
+            swap: sized("memory-swap", &self.memory_swap)?,
+            kernel: sized("kernel-memory", &self.kernel_memory)?,
+            kernel_tcp: sized("kernel-memory-tcp", &self.kernel_memory_tcp)?,
+            ..Memory::default()
+        })
+    }
+
+    fn cpu(&self) -> Cpu {
+        Cpu {
+            shares: self.cpu_share,
+            quota: self.cpu_quota,
+            burst: self.cpu_burst,
+            period: self.cpu_period,
+            realtime_runtime: self.cpu_rt_runtime,
+            realtime_period: self.cpu_rt_period,
+            cpus: self.cpuset_cpus.clone(),
+            mems: self.cpuset_mems.clone(),
+            idle: self.cpu_idle,
+        }
+    }
+}
+
+/// A number of bytes: `-1`, `1048576`, `1024k`, `64m`, `64MB`, `1.5g`; units are powers of 1024.
+fn bytes(word: &str) -> Option<i64> {
+    if word == "-1" {
+        return Some(-1);
+    }
+    let lower = word.to_ascii_lowercase();
+    let end = lower
+        .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
+        .unwrap_or(lower.len());
+    let (digits, unit) = lower.split_at(end);
+    let unit = unit.trim_start();
+    let factor: i64 = match unit
+        .strip_suffix("ib")
+        .or(unit.strip_suffix('b'))
+        .unwrap_or(unit)
+    {
+        "" => 1,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "t" => 1 << 40,
+        "p" => 1 << 50,
+        _ => return None,
+    };
+    let Some((whole, part)) = digits.split_once('.') else {
+        return digits.parse::<i64>().ok()?.checked_mul(factor);
+    };
+    let scale = 10i64.checked_pow(u32::try_from(part.len()).ok()?)?;
+    let part = part.parse::<i64>().ok()?.checked_mul(factor)? / scale;
+    whole
+        .parse::<i64>()
+        .ok()?
+        .checked_mul(factor)?
+        .checked_add(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units_that_are_powers_of_1024() {
+        for (word, expected) in [
+            ("-1", -1),
+            ("0", 0),
+            ("123", 123),
+            ("64m", 64 << 20),
+            ("1.5G", 3 << 29),
+            ("2KiB", 2048),
+            ("1 mb", 1 << 20),
+        ] {
+            assert_eq!(bytes(word), Some(expected), "{word}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for word in ["", "m", "-2", "1x", "9999999999g", "0x10", "1.m"] {
+            assert_eq!(bytes(word), None, "{word}");
+        }
+    }
 }

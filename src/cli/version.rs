@@ -1,6 +1,5 @@
 //! `--version`: who this is, in the form that callers parse.
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -8,15 +7,6 @@ use std::process::ExitCode;
 const SPEAKS: &str = "1.5.1";
 /// The newest OCI runtime specification that is understood.
 pub(super) const OCI_VERSION: &str = "1.3.0";
-
-/// Whether the version was asked for, before any command.
-pub(super) fn wanted(args: &[OsString]) -> bool {
-    args.first().is_some_and(|arg| {
-        ["--version", "-v", "-version"]
-            .iter()
-            .any(|name| arg == name)
-    })
-}
 
 /// Prints the version. Line 1 begins with `runc version `, without which go-runc (containerd, Docker) finds none; the
 /// word "version" stands in no other line, because Docker takes the last one.

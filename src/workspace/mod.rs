@@ -11,6 +11,7 @@ pub mod joining;
 pub mod late;
 pub mod life;
 pub mod lifecycle;
+pub mod limiting;
 pub mod making;
 pub mod notify;
 pub mod record;

@@ -1,0 +1,131 @@
+//! One more program in a workspace: what it is given, and what its caller is told.
+
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::need;
+use crate::support::bundle::Bundle;
+use crate::support::home::Home;
+
+fn sleeper() -> Bundle {
+    Bundle::new(&["sleep", "1000"])
+}
+
+#[test]
+fn exec_exits_as_its_program_does_and_with_255_when_there_is_none() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), sleeper());
+    let id = home.id();
+    home.start(&bundle, &id);
+    assert_eq!(
+        home.bulkhead(["exec", &id, "sh", "-c", "echo in; exit 3"])
+            .status,
+        3
+    );
+    assert_eq!(
+        home.bulkhead(["exec", &id, "sh", "-c", "kill -TERM $$"])
+            .status,
+        143
+    );
+    let missing = home.bulkhead(["exec", &id, "/no/such"]);
+    assert_eq!(missing.status, 255);
+    assert!(
+        missing.err.contains("no such file or directory"),
+        "{}",
+        missing.err
+    );
+    let missing = home.bulkhead(["exec", &id, "nosuch"]);
+    assert!(
+        missing.err.contains("executable file not found in $PATH"),
+        "{}",
+        missing.err
+    );
+    assert!(missing.err.contains("nosuch"), "{}", missing.err);
+}
+
+#[test]
+fn exec_does_what_its_options_say() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), sleeper());
+    let id = home.id();
+    home.start(&bundle, &id);
+    let script =
+        "id -u; id -G; pwd; echo $X; grep -e CapInh -e CapEff -e NoNewPrivs /proc/self/status";
+    let said = home.bulkhead([
+        "exec",
+        "--user",
+        "1000:1001",
+        "-g",
+        "7",
+        "--cwd",
+        "/tmp",
+        "--env",
+        "X=y z",
+        "--cap",
+        "CAP_SYS_TIME",
+        "--no-new-privs",
+        &id,
+        "sh",
+        "-c",
+        script,
+    ]);
+    let lines: Vec<String> = said.ok().lines().map(str::to_owned).collect();
+    assert_eq!(lines[..4], ["1000", "1001 7", "/tmp", "y z"]);
+    assert_eq!(lines[4], "CapInh:\t0000000000000000");
+    assert_eq!(lines[6], "NoNewPrivs:\t1");
+}
+
+#[test]
+fn a_user_that_is_no_number_is_refused() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), sleeper());
+    let id = home.id();
+    home.start(&bundle, &id);
+    for word in [
+        "root",
+        "-1",
+        "4294967296",
+        "0x0",
+        "",
+        "1:",
+        ":1",
+        "4294967295",
+    ] {
+        let said = home.bulkhead(["exec", "--user", word, &id, "id"]);
+        assert_eq!((said.status, said.out.as_str()), (255, ""), "{word}");
+    }
+}
+
+#[test]
+fn exec_takes_a_process_from_a_file_detached_with_a_pid_file() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), sleeper());
+    let id = home.id();
+    home.start(&bundle, &id);
+    let process = json!({"args": ["sleep", "500"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}});
+    let (file, pid_file) = (home.beside("process.json"), home.beside("exec.pid"));
+    std::fs::write(&file, process.to_string()).unwrap();
+    let mut command = home.command();
+    command
+        .args(["exec", "--process"])
+        .arg(&file)
+        .args(["--detach", "--pid-file"])
+        .arg(&pid_file)
+        .arg(&id);
+    assert!(
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
+    let pid = std::fs::read_to_string(&pid_file).unwrap();
+    let listed = home.bulkhead(["ps", "--format", "json", &id]).ok();
+    let listed: Vec<i32> = serde_json::from_str(&listed).unwrap();
+    assert!(
+        listed.contains(&pid.parse().unwrap()),
+        "{pid} in {listed:?}"
+    );
+}
