@@ -15,7 +15,7 @@ const FOREIGN_TAIL: [&str; 2] = ["exec", "ps"];
 ///
 /// The command tree is asked only when an argument looks foreign: nearly every call passes through untouched.
 pub(super) fn normalise(args: Vec<OsString>, tree: impl FnOnce() -> Command) -> Vec<OsString> {
-    if args.iter().any(|arg| looks_foreign(arg)) {
+    if args.iter().any(looks_foreign) {
         Rewriter::new(&tree()).rewrite(args)
     } else {
         args
@@ -100,9 +100,7 @@ impl<'tree> Rewriter<'tree> {
             Some((name, value)) => (name, Some(value)),
             None => (body, None),
         };
-        let Some(arg) = self.known(name, double.is_some()) else {
-            return None;
-        };
+        let arg = self.known(name, double.is_some())?;
         let takes_value = arg.get_action().takes_values();
         self.value_next =
             takes_value && value.is_none() && arg.get_num_args().is_none_or(|n| n.min_values() > 0);

@@ -20,10 +20,13 @@ pub(super) struct Args {
 /// Runs `delete`.
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     removing::delete(&session.store()?, &args.id, args.force, &session.log).map_err(|error| {
-        match error {
-            // Its words are known to callers, and name the workspace themselves.
-            error @ WorkspaceError::NotStopped { .. } => error.into(),
-            error => anyhow::Error::from(error).context(format!("cannot delete {}", args.id)),
+        // Its words are known to callers, and name the workspace themselves.
+        let whole = matches!(error, WorkspaceError::NotStopped { .. });
+        let error = anyhow::Error::from(error);
+        if whole {
+            error
+        } else {
+            error.context(format!("cannot delete {}", args.id))
         }
     })?;
     Ok(ExitCode::SUCCESS)

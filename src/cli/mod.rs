@@ -115,9 +115,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run(globals: Globals, command: &Command) -> ExitCode {
-    let failure = match command {
-        Command::Exec(_) | Command::Wait(_) => ExitCode::from(255),
-        _ => ExitCode::FAILURE,
+    let tells_of_program = matches!(command, Command::Exec(_) | Command::Wait(_));
+    let failure = if tells_of_program {
+        ExitCode::from(255)
+    } else {
+        ExitCode::FAILURE
     };
     let session = Session::new(globals);
     let done = protect(command).and_then(|()| dispatch(command, &session));
@@ -135,12 +137,14 @@ fn run(globals: Globals, command: &Command) -> ExitCode {
 
 /// Commands whose process, or a copy of it, goes into a workspace run from a file that nobody there can write to.
 fn protect(command: &Command) -> anyhow::Result<()> {
-    match command {
-        Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_) => {
-            crate::sys::seal::ensure().context("cannot protect the runtime's own file")
-        }
-        _ => Ok(()),
+    let goes_in = matches!(
+        command,
+        Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_)
+    );
+    if goes_in {
+        crate::sys::seal::ensure().context("cannot protect the runtime's own file")?;
     }
+    Ok(())
 }
 
 fn dispatch(command: &Command, session: &Session) -> anyhow::Result<ExitCode> {

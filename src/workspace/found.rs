@@ -48,10 +48,7 @@ impl Workspace {
     /// Finds it and keeps other commands from changing it meanwhile.
     pub(super) fn find_locked(store: &Store, id: &ContainerId) -> Result<Self, WorkspaceError> {
         let home = store.open(id)?;
-        home.lock().map_err(|error| match error {
-            StoreError::Removed => StoreError::Missing,
-            other => other,
-        })?;
+        home.lock()?;
         let record = read_record(&home, id)?;
         Ok(Self { home, record })
     }

@@ -123,10 +123,12 @@ impl Workspace {
     }
 
     fn may_enter(&self, ignore_paused: bool) -> Result<(), WorkspaceError> {
-        match self.status()? {
-            Status::Paused if ignore_paused => Ok(()),
-            status => Ok(lifecycle::after(status, Event::Enter).map(drop)?),
+        let status = self.status()?;
+        if status == Status::Paused && ignore_paused {
+            return Ok(());
         }
+        lifecycle::after(status, Event::Enter)?;
+        Ok(())
     }
 
     fn exec_plan(

@@ -52,11 +52,9 @@ impl Late {
 }
 
 fn in_words(index: usize, total: usize, step: &Step) -> String {
-    match step {
-        Step::Lookup(program) | Step::Execute(program) => {
-            let name = program.arguments.first().map_or("", String::as_str);
-            format!("exec: {name:?}")
-        }
-        other => format!("step {index} of {total}: {other}"),
+    if let Step::Lookup(program) | Step::Execute(program) = step {
+        let name = program.arguments.first().map_or("", String::as_str);
+        return format!("exec: {name:?}");
     }
+    format!("step {index} of {total}: {step}")
 }

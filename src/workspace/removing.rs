@@ -47,7 +47,6 @@ pub fn delete(
     };
     match locked {
         Err(StoreError::Removed) if force => return Ok(()),
-        Err(StoreError::Removed) => return Err(StoreError::Missing.into()),
         answer => answer?,
     }
     match read_record(&home, id) {

@@ -52,7 +52,7 @@ pub enum StoreError {
     #[error("container with given ID already exists")]
     Taken,
     /// Another command has removed the directory that was just made.
-    #[error("container does not exist any more: another command deleted it")]
+    #[error("container does not exist any more: another command has deleted it")]
     Removed,
     /// Something could not be done to a file of it.
     #[error("{what} {path:?}")]
@@ -103,10 +103,7 @@ impl Store {
             Err(Errno::EXIST) => return Err(StoreError::Taken),
             answer => answer.map_err(failed("cannot make", &path))?,
         }
-        let home = Home::at(path).map_err(|error| match error {
-            StoreError::Missing => StoreError::Removed,
-            other => other,
-        })?;
+        let home = Home::at(path)?;
         home.lock()?;
         Ok(home)
     }

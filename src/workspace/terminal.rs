@@ -75,12 +75,9 @@ impl Foreground<'_> {
             {
                 self.notify = None;
             }
-            if let Some(exit) =
-                process::try_wait(self.program).map_err(failed("wait for the program"))?
-            {
-                if let Some(relay) = &mut relay {
-                    relay.drain();
-                }
+            let ended = process::try_wait(self.program).map_err(failed("wait for the program"))?;
+            if let Some(exit) = ended {
+                relay.iter_mut().for_each(Relay::drain);
                 return Ok(exit);
             }
         }
@@ -123,11 +120,7 @@ impl Foreground<'_> {
             match signal {
                 libc::SIGCHLD => self.collect_others(),
                 libc::SIGPIPE | libc::SIGURG => {}
-                libc::SIGWINCH if relay.is_some() => {
-                    if let Some(relay) = relay {
-                        relay.resize();
-                    }
-                }
+                libc::SIGWINCH if relay.is_some() => relay.iter().for_each(|relay| relay.resize()),
                 // It has ended: the loop is about to see that.
                 other => process::signal(self.program, other).unwrap_or_default(),
             }
@@ -233,28 +226,35 @@ impl Relay {
         }
     }
 
-    /// Passes on one chunk; gives whether there was one. The master fails with `EIO` when no slave is open any more.
-    fn pass_output(&mut self) -> bool {
+    /// Passes on one chunk. The master fails with `EIO` when no slave is open any more.
+    fn pass_output(&mut self) {
         let mut buffer = [0; CHUNK];
         match rustix::io::read(&self.master, &mut buffer) {
             Ok(length) if length > 0 => write_all(&buffer[..length]),
-            Err(Errno::INTR) => true,
-            Err(Errno::AGAIN) => false,
-            Ok(_) | Err(_) => {
-                self.open = false;
-                false
-            }
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Ok(_) | Err(_) => self.open = false,
         }
     }
 
-    /// Passes on what is left in the terminal.
+    /// Passes on what is left in the terminal: until it hangs up, or nothing comes although others have it open.
     fn drain(&mut self) {
-        while self.open && self.pass_output() {}
+        let patience = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 100_000_000,
+        };
+        while self.open {
+            let mut watched = [PollFd::new(&self.master, PollFlags::IN)];
+            let ready = rustix::event::poll(&mut watched, Some(&patience)).unwrap_or_default();
+            if ready == 0 {
+                return;
+            }
+            self.pass_output();
+        }
     }
 }
 
-/// Writes to standard output; gives whether it is still wanted there.
-fn write_all(mut bytes: &[u8]) -> bool {
+/// Writes to standard output, as long as it is wanted there.
+fn write_all(mut bytes: &[u8]) {
     let stdout = std::io::stdout();
     while !bytes.is_empty() {
         match rustix::io::write(&stdout, bytes) {
@@ -264,10 +264,9 @@ fn write_all(mut bytes: &[u8]) -> bool {
                 let mut watched = [PollFd::new(&stdout, PollFlags::OUT)];
                 rustix::event::poll(&mut watched, None).unwrap_or_default();
             }
-            Err(_) => return false,
+            Err(_) => return,
         }
     }
-    true
 }
 
 fn failed(what: &'static str) -> impl FnOnce(Errno) -> ForegroundError {

@@ -15,3 +15,4 @@ mod removal;
 mod run;
 mod spec;
 mod support;
+mod update;

@@ -18,15 +18,15 @@ const PROGRAMS: [&str; 36] = [
 
 /// A bundle in a directory of its own, which goes with it.
 #[derive(Debug)]
-pub struct Bundle {
+pub(crate) struct Bundle {
     directory: tempfile::TempDir,
     /// The configuration; [`Bundle::write`] puts it into the directory.
-    pub config: Value,
+    pub(crate) config: Value,
 }
 
 impl Bundle {
     /// A bundle whose program is `args`.
-    pub fn new(args: &[&str]) -> Self {
+    pub(crate) fn new(args: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("bulkhead-bundle-")
             .tempdir()
@@ -41,24 +41,24 @@ impl Bundle {
     }
 
     /// A bundle whose program is a shell script.
-    pub fn shell(script: &str) -> Self {
+    pub(crate) fn shell(script: &str) -> Self {
         Self::new(&["/bin/sh", "-c", script])
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
     /// A path below its root filesystem.
-    pub fn rootfs(&self, path: &str) -> PathBuf {
+    pub(crate) fn rootfs(&self, path: &str) -> PathBuf {
         self.path()
             .join("rootfs")
             .join(path.trim_start_matches('/'))
     }
 
     /// Changes the configuration and writes it.
-    pub fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.config);
         self.write();
         self
@@ -75,7 +75,7 @@ fn make_root(root: &Path) {
         fs::create_dir_all(root.join(directory)).unwrap();
     }
     let busybox = root.join("bin/busybox");
-    fs::copy("/bin/busybox", &busybox).expect("Debian's busybox-static is installed");
+    fs::copy("/bin/busybox", &busybox).unwrap();
     for program in PROGRAMS {
         symlink("busybox", root.join("bin").join(program)).unwrap();
     }

@@ -15,32 +15,32 @@ use super::bundle::Bundle;
 
 /// A state root; workspaces that a test leaves in it are removed with it.
 #[derive(Debug)]
-pub struct Home {
+pub(crate) struct Home {
     directory: tempfile::TempDir,
 }
 
 /// What a command said, and its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub(crate) struct Said {
     /// Its exit status, or 128 + the signal that ended it.
-    pub status: i32,
+    pub(crate) status: i32,
     /// Standard output.
-    pub out: String,
+    pub(crate) out: String,
     /// Standard error.
-    pub err: String,
+    pub(crate) err: String,
 }
 
 impl Said {
     /// Its standard output, when it succeeded.
     #[track_caller]
-    pub fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         assert_eq!(self.status, 0, "{}", self.err);
         self.out
     }
 
     /// Its standard error, when it failed.
     #[track_caller]
-    pub fn failed(self) -> String {
+    pub(crate) fn failed(self) -> String {
         assert_ne!(self.status, 0, "it succeeded: {}", self.out);
         self.err
     }
@@ -59,7 +59,7 @@ impl From<Output> for Said {
 
 impl Home {
     /// An empty state root.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             directory: tempfile::Builder::new()
                 .prefix("bulkhead-test-")
@@ -69,17 +69,17 @@ impl Home {
     }
 
     /// A path below a directory that goes with this value, beside the state root.
-    pub fn beside(&self, name: &str) -> PathBuf {
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// The state root.
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.directory.path().join("root")
     }
 
     /// A name that no other test has: cgroups are named after it.
-    pub fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         format!(
             "test-{}-{}",
@@ -89,19 +89,19 @@ impl Home {
     }
 
     /// The binary with this state root, to be given more.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
         command.arg("--root").arg(self.root()).stdin(Stdio::null());
         command
     }
 
     /// Runs a command to its end.
-    pub fn bulkhead<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Said {
+    pub(crate) fn bulkhead<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Said {
         self.command().args(args).output().unwrap().into()
     }
 
     /// Runs a command with text on its standard input.
-    pub fn bulkhead_reading(&self, args: &[&str], input: &str) -> Said {
+    pub(crate) fn bulkhead_reading(&self, args: &[&str], input: &str) -> Said {
         let mut command = self.command();
         command
             .args(args)
@@ -120,7 +120,7 @@ impl Home {
 
     /// Makes a workspace, with standard streams that lead nowhere, as a caller that goes on would.
     #[track_caller]
-    pub fn create(&self, bundle: &Bundle, id: &str) {
+    pub(crate) fn create(&self, bundle: &Bundle, id: &str) {
         let mut command = self.command();
         command
             .arg("create")
@@ -141,13 +141,13 @@ impl Home {
 
     /// Makes a workspace and starts its program.
     #[track_caller]
-    pub fn start(&self, bundle: &Bundle, id: &str) {
+    pub(crate) fn start(&self, bundle: &Bundle, id: &str) {
         self.create(bundle, id);
         self.bulkhead(["start", id]).ok();
     }
 
     /// Runs a bundle to its end.
-    pub fn run(&self, bundle: &Bundle) -> Said {
+    pub(crate) fn run(&self, bundle: &Bundle) -> Said {
         let id = self.id();
         self.bulkhead([
             OsStr::new("run"),
@@ -159,19 +159,19 @@ impl Home {
 
     /// The state of a workspace.
     #[track_caller]
-    pub fn state(&self, id: &str) -> serde_json::Value {
+    pub(crate) fn state(&self, id: &str) -> serde_json::Value {
         serde_json::from_str(&self.bulkhead(["state", id]).ok()).unwrap()
     }
 
     /// The status in it.
     #[track_caller]
-    pub fn status(&self, id: &str) -> String {
+    pub(crate) fn status(&self, id: &str) -> String {
         self.state(id)["status"].as_str().unwrap().to_owned()
     }
 
     /// The number of its first process.
     #[track_caller]
-    pub fn pid(&self, id: &str) -> i32 {
+    pub(crate) fn pid(&self, id: &str) -> i32 {
         i32::try_from(self.state(id)["pid"].as_i64().unwrap()).unwrap()
     }
 }
@@ -188,16 +188,18 @@ impl Drop for Home {
                 OsStr::new("--force"),
                 &entry.file_name(),
             ]);
-            if removed.status != 0 {
-                eprintln!("left behind: {}", removed.err);
-            }
+            assert!(
+                removed.status == 0 || std::thread::panicking(),
+                "left behind: {}",
+                removed.err
+            );
         }
     }
 }
 
 /// Waits until `done` holds, by looking again and again: for what gives no event to wait for.
 #[track_caller]
-pub fn eventually(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, done: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     while !done() {
         assert!(
@@ -209,7 +211,7 @@ pub fn eventually(what: &str, done: impl Fn() -> bool) {
 }
 
 /// Whether a process of this number is there and not only waiting to be collected.
-pub fn lives(pid: i32) -> bool {
+pub(crate) fn lives(pid: i32) -> bool {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"))
         .unwrap_or_default();
     let state = stat

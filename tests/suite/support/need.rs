@@ -4,7 +4,7 @@
 use std::path::Path;
 
 /// What a test asks for, and what is missing.
-pub type Need = Result<(), String>;
+pub(crate) type Need = Result<(), String>;
 
 /// Leaves the test when the machine lacks something: `need!(root)`, `need!(root, cgroup2)`.
 #[macro_export]
@@ -19,7 +19,8 @@ macro_rules! need {
 }
 
 /// Says that the running test is left out; in the test machine, where nothing may be missing, fails it.
-pub fn missing(why: &str) {
+#[expect(clippy::print_stdout, reason = "a skip that nobody sees would hide")]
+pub(crate) fn missing(why: &str) {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("a test");
     assert!(
@@ -34,7 +35,7 @@ fn in_machine() -> bool {
 }
 
 /// The rights of root.
-pub fn root() -> Need {
+pub(crate) fn root() -> Need {
     let privileged = rustix::process::geteuid().is_root();
     privileged
         .then_some(())
@@ -42,7 +43,7 @@ pub fn root() -> Need {
 }
 
 /// A cgroup2 file system to track processes in.
-pub fn cgroup2() -> Need {
+pub(crate) fn cgroup2() -> Need {
     ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
         .iter()
         .any(|path| Path::new(path).join("cgroup.controllers").exists())
@@ -51,7 +52,7 @@ pub fn cgroup2() -> Need {
 }
 
 /// Controllers in cgroup2, so that limits are in force.
-pub fn limits() -> Need {
+pub(crate) fn limits() -> Need {
     let present = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
     let has = |name: &str| {
         present
@@ -61,27 +62,4 @@ pub fn limits() -> Need {
     (has("memory") && has("cpu") && has("pids"))
         .then_some(())
         .ok_or_else(|| "cgroup2 has no memory, cpu and pids controllers here".to_owned())
-}
-
-/// Virtual machines.
-pub fn kvm() -> Need {
-    let usable = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm");
-    usable
-        .map(drop)
-        .map_err(|error| format!("/dev/kvm: {error}"))
-}
-
-/// The right to make network interfaces.
-pub fn net() -> Need {
-    root()
-}
-
-/// The test machine itself: what a test does would disturb any other host.
-pub fn machine() -> Need {
-    in_machine()
-        .then_some(())
-        .ok_or_else(|| "only in the test machine".to_owned())
 }
