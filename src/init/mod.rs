@@ -108,7 +108,7 @@ impl Doing {
         match step {
             Step::Await(barrier) => self.wait(*barrier),
             Step::Propagate(flags) => Ok(crate::sys::mount::propagate_all(*flags)?),
-            Step::Root(root) => self.take_root(root),
+            Step::Root { path, cut_off } => self.take_root(path, *cut_off),
             Step::PlainRoot(path) => self.hold_root(path),
             Step::Mount(mount) => self.mount(mount),
             Step::Bind(bind) => self.bind(index, bind),
@@ -118,6 +118,7 @@ impl Doing {
             Step::Directory(path) => self.make_directory(path),
             Step::Hook(hook) => self.run_hook(hook),
             Step::Enter(entry) => self.enter(*entry),
+            Step::RootPropagation { flag, recursive } => self.share_root(*flag, *recursive),
             Step::ReadonlyRoot => self.make_root_read_only(),
             Step::Sysctl { key, value } => self.set_sysctl(key, value),
             Step::Mask(path) => self.mask(path),

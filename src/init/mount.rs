@@ -15,7 +15,6 @@ use crate::plan::step::Attributes;
 use crate::plan::step::Bind;
 use crate::plan::step::Entry;
 use crate::plan::step::Filesystem;
-use crate::plan::step::Root;
 use crate::sys::Errno;
 use crate::sys::mount;
 use crate::sys::mount::Change;
@@ -48,17 +47,17 @@ const REPLACEABLE: [&str; 10] = [
 
 impl Doing {
     /// Copies the tree at the root's path, puts the copy over it and holds it.
-    pub(super) fn take_root(&mut self, root: &Root) -> Done {
-        let tree = mount::copy_tree_at(&root.path, true, true)?;
-        if root.propagation != 0 {
+    pub(super) fn take_root(&mut self, root: &Path, cut_off: bool) -> Done {
+        let tree = mount::copy_tree_at(root, true, true)?;
+        if cut_off {
             let change = Change {
-                propagation: root.propagation,
+                propagation: PRIVATE,
                 ..Change::default()
             };
-            mount::set_attributes(tree.as_fd(), &change, false)?;
+            mount::set_attributes(tree.as_fd(), &change, true)?;
         }
-        make_parent_private(&root.path)?;
-        let place = rustix::fs::open(&root.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        make_parent_private(root)?;
+        let place = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         mount::attach(&tree, &place)?;
         self.root = Some(tree);
         Ok(())
@@ -159,6 +158,16 @@ impl Doing {
             Entry::Chroot => rustix::process::chroot(".")?,
         }
         Ok(rustix::process::chdir("/")?)
+    }
+
+    /// Sets how the root mount, or the tree of mounts, shares with others.
+    pub(super) fn share_root(&mut self, propagation: u64, recursive: bool) -> Done {
+        let change = Change {
+            propagation,
+            ..Change::default()
+        };
+        let root = self.root()?.as_fd();
+        Ok(mount::set_attributes(root, &change, recursive)?)
     }
 
     /// Makes the root mount read-only.

@@ -15,7 +15,6 @@ use crate::plan::process;
 use crate::plan::process::Rights;
 use crate::plan::step::Barrier;
 use crate::plan::step::Entry;
-use crate::plan::step::Root;
 use crate::plan::step::Step;
 use crate::spec::Spec;
 use crate::spec::sysctl;
@@ -42,6 +41,11 @@ pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
     steps.extend(process::labels(process, options)?);
     steps.extend(parameters(spec));
     steps.extend(mounts::concealed(spec));
+    let propagation = spec.linux.rootfs_propagation;
+    steps.extend(propagation.map(|wanted| Step::RootPropagation {
+        flag: mounts::propagation(wanted),
+        recursive: wanted.recursive,
+    }));
     steps.extend(process::tuning(
         spec,
         process,
@@ -118,8 +122,8 @@ fn tree(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Result<Vec<S
     let mut steps = Vec::new();
     if namespaces.has(namespaces::MOUNT) {
         steps.push(Step::Propagate(mounts::inherited(spec)));
-        let propagation = spec.linux.rootfs_propagation.map_or(0, mounts::propagation);
-        steps.push(Step::Root(Root { path, propagation }));
+        let cut_off = mounts::inherited(spec) == mounts::SHARED;
+        steps.push(Step::Root { path, cut_off });
         steps.extend(mounts::mounts(spec, namespaces, options)?);
         steps.extend(mounts::devices(spec, namespaces));
     } else {

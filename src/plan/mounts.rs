@@ -29,7 +29,7 @@ const PRIVATE: u64 = 1 << 18;
 /// `MS_SLAVE`.
 const SLAVE: u64 = 1 << 19;
 /// `MS_SHARED`.
-const SHARED: u64 = 1 << 20;
+pub(super) const SHARED: u64 = 1 << 20;
 
 /// The devices that every workspace has (runtime-spec `config-linux.md`, "Default Devices").
 const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [

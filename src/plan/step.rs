@@ -45,7 +45,12 @@ pub enum Step {
     /// Set the propagation (`MS_*`) of every mount that was inherited.
     Propagate(u64),
     /// Take a directory as the root to build below.
-    Root(Root),
+    Root {
+        /// Where it is, outside.
+        path: PathBuf,
+        /// Cut it off from the mounts that are shared with the host, or what is mounted in it would show there.
+        cut_off: bool,
+    },
     /// Take a directory as the root as it stands, where the mounts are shared with the host.
     PlainRoot(PathBuf),
     /// Mount a new file system.
@@ -69,6 +74,14 @@ pub enum Step {
     Hook(Box<Hook>),
     /// Make the built root the root of this mount namespace, or of this process alone.
     Enter(Entry),
+    /// Set the propagation (`MS_*`) of the root. It comes late: `pivot_root(2)` takes no root that is shared, and of
+    /// one that is unbindable nothing can be made read-only.
+    RootPropagation {
+        /// The one bit.
+        flag: u64,
+        /// Of all mounts below as well.
+        recursive: bool,
+    },
     /// Make the root read-only.
     ReadonlyRoot,
     /// Write a kernel parameter.
@@ -126,15 +139,6 @@ pub enum Step {
     Lookup(Box<Program>),
     /// Close what is not handed on, and become the program.
     Execute(Box<Program>),
-}
-
-/// The tree that becomes `/`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Root {
-    /// Where it is, outside.
-    pub path: PathBuf,
-    /// `MS_*` propagation of the root mount itself, or 0.
-    pub propagation: u64,
 }
 
 /// Attributes of a mount, of the mount alone and of all below it.
@@ -363,7 +367,7 @@ pub struct HookState {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Root(root) => write!(f, "take {} as the root", root.path.display()),
+            Self::Root { path, .. } => write!(f, "take {} as the root", path.display()),
             Self::PlainRoot(path) => write!(f, "take {} as it stands", path.display()),
             Self::Mount(mount) => write!(f, "mount {mount}"),
             Self::Bind(bind) => write!(f, "bind {bind}"),
@@ -375,6 +379,14 @@ impl fmt::Display for Step {
             Self::Directory(path) => write!(f, "make directory {}", path.display()),
             Self::Hook(hook) => write!(f, "run hook {}: {}", hook.name, hook.path.display()),
             Self::Enter(entry) => write!(f, "enter the root by {entry}"),
+            Self::RootPropagation { flag, recursive } => {
+                let reach = if *recursive {
+                    " and of all below it"
+                } else {
+                    ""
+                };
+                write!(f, "set the propagation of the root{reach} to {flag:#x}")
+            }
             Self::ReadonlyRoot => f.write_str("make the root read-only"),
             Self::Sysctl { key, value } => write!(f, "set sysctl {key} to {value:?}"),
             Self::Mask(path) => write!(f, "mask {}", path.display()),
