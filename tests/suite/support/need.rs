@@ -63,3 +63,10 @@ pub(crate) fn limits() -> Need {
         .then_some(())
         .ok_or_else(|| "cgroup2 has no memory, cpu and pids controllers here".to_owned())
 }
+
+/// The test machine itself: what a test does would disturb any other host.
+pub fn machine() -> Need {
+    in_machine()
+        .then_some(())
+        .ok_or_else(|| "only in the test machine".to_owned())
+}
