@@ -30,6 +30,28 @@ pub(super) fn make(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<(Grou
     })
 }
 
+/// Refuses a place where somebody is already; what is empty may go and be made again.
+pub(super) fn refuse_if_inhabited(mount: &Path, path: &Path) -> Result<()> {
+    find(mount, path)?.map_or(Ok(()), |group| refuse_inhabited(&group, &mount.join(path)))
+}
+
+/// Sets the limits of a group that systemd has made, with somebody in it; those controllers that systemd does not know
+/// are enabled first.
+pub(super) fn finish(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<(Group, Vec<String>)> {
+    let root = root(mount)?;
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if !gives(&root, parent, &plan.limits.controllers) {
+        let mut on_the_way: Vec<&Path> = parent.ancestors().collect();
+        on_the_way.reverse();
+        on_the_way
+            .iter()
+            .try_for_each(|here| enable(&root, mount, here, &plan.limits.controllers))?;
+    }
+    let group = open(&root, path).map_err(|source| failed("open", mount, path, source))?;
+    let remarks = limit(&group, mount, path, plan)?;
+    Ok((group, remarks))
+}
+
 /// Finds a group; none if it is gone.
 pub(super) fn find(mount: &Path, path: &Path) -> Result<Option<Group>> {
     let root = match root(mount) {
@@ -142,15 +164,21 @@ fn equip(
     let whole = mount.join(path);
     refuse_inhabited(&group, &whole)?;
     settle_threads(&group, &whole, &plan.limits.controllers)?;
+    let remarks = limit(&group, mount, path, plan)?;
+    Ok((group, remarks))
+}
+
+fn limit(group: &Group, mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<Vec<String>> {
+    let whole = mount.join(path);
+    limits::write_all(group, &whole, &plan.limits.writes)?;
     let mut remarks = Vec::new();
-    limits::write_all(&group, &whole, &plan.limits.writes)?;
     if let Some(filter) = &plan.limits.devices {
-        remarks.extend(device::put(&group, &whole, filter, plan.filter_optional)?);
+        remarks.extend(device::put(group, &whole, filter, plan.filter_optional)?);
     }
     if let Some(owner) = plan.owner {
-        give(&group, owner).map_err(|source| failed("change the owner of", mount, path, source))?;
+        give(group, owner).map_err(|source| failed("change the owner of", mount, path, source))?;
     }
-    Ok((group, remarks))
+    Ok(remarks)
 }
 
 /// Opens a group below the root, or the root itself.

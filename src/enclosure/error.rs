@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::enclosure::systemd::SystemdError;
 use crate::sys::Errno;
 
 /// Why a cgroup could not be made, changed, emptied or removed.
@@ -119,6 +120,9 @@ pub enum EnclosureError {
         /// What was asked for.
         path: PathBuf,
     },
+    /// systemd did not do its part.
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
     /// Several things failed; all were tried.
     #[error("{}", .0.iter().map(chain).collect::<Vec<_>>().join("; "))]
     Several(Vec<Self>),

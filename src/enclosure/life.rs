@@ -19,6 +19,8 @@ use crate::enclosure::Result;
 use crate::enclosure::group::Group;
 use crate::enclosure::group::State;
 use crate::enclosure::group::read_again;
+use crate::enclosure::systemd;
+use crate::plan::cgroup::Place;
 use crate::sys::Errno;
 
 /// How long standing still may take: a process in an uninterruptible wait of the kernel's cannot be stopped.
@@ -137,11 +139,14 @@ impl Enclosure {
     ///
     /// If there is still anybody in it. What is gone is removed.
     pub fn remove(&mut self) -> Result<()> {
-        let Some(group) = self.group.take() else {
-            return Ok(());
-        };
-        let mut errors = Vec::new();
         let whole = self.path();
+        let mut errors = Vec::new();
+        if let Place::Scope { unit, .. } = &self.place {
+            errors.extend(systemd::stop(unit).err().map(EnclosureError::from));
+        }
+        let Some(group) = self.group.take() else {
+            return one_or_all(errors);
+        };
         empty_out(&group, &whole, &mut errors);
         let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
             return Err(self.failed("remove", Errno::BUSY));

@@ -19,11 +19,16 @@ pub(super) fn write_all(group: &Group, whole: &Path, writes: &[CgroupWrite]) -> 
         .try_for_each(|write| write_one(group, whole, write))
 }
 
-/// Changes the limits of a group that is in use.
-pub(super) fn update(group: &Group, whole: &Path, limits: &Limits) -> Result<()> {
+/// Looks whether a change may be made at all.
+pub(super) fn check(group: &Group, limits: &Limits) -> Result<()> {
     if limits.check_before_update {
         refuse_below_use(group, &limits.writes)?;
     }
+    Ok(())
+}
+
+/// Changes the limits of a group that is in use.
+pub(super) fn update(group: &Group, whole: &Path, limits: &Limits) -> Result<()> {
     write_all(group, whole, &limits.writes)?;
     if let Some(filter) = &limits.devices {
         device::put(group, whole, filter, false)?;

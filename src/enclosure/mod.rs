@@ -13,6 +13,7 @@ mod group;
 mod life;
 mod limits;
 pub mod rdt;
+mod systemd;
 pub mod watch;
 
 use std::os::fd::BorrowedFd;
@@ -20,12 +21,14 @@ use std::path::Path;
 use std::path::PathBuf;
 
 pub use error::EnclosureError;
+pub use systemd::SystemdError;
 
 pub use crate::plan::cgroup::Place;
 
 use crate::enclosure::group::Group;
 use crate::plan::cgroup::CgroupPlan;
 use crate::plan::cgroup::Limits;
+use crate::plan::cgroup::unit;
 use crate::sys::Errno;
 
 /// The cgroup of one workspace.
@@ -55,7 +58,10 @@ impl Enclosure {
         made.remarks.clone_from(&plan.limits.ignored);
         match &plan.place {
             Place::Nowhere => {}
-            Place::Scope { .. } => made.waiting = Some(plan.clone()),
+            Place::Scope { mount, path, .. } => {
+                birth::refuse_if_inhabited(mount, path)?;
+                made.waiting = Some(plan.clone());
+            }
             Place::Directory { mount, path } => match birth::make(mount, path, plan) {
                 Ok((group, remarks)) => {
                     made.group = Some(group);
@@ -116,16 +122,34 @@ impl Enclosure {
 
     /// Takes in a process that was born elsewhere, and makes what could not be made without one.
     ///
+    /// With systemd this starts threads for as long as it takes; nothing may be cloned meanwhile.
+    ///
     /// # Errors
     ///
     /// If systemd does not make the scope, or a limit is not taken.
     pub fn adopt(&mut self, pid: i32) -> Result<()> {
-        match &self.group {
-            Some(group) => group
-                .write("cgroup.procs", &pid.to_string())
-                .map_err(|source| self.failed("move the process to", source)),
-            None => Ok(()),
+        if let Some(plan) = self.waiting.take() {
+            return self.adopt_by_systemd(pid, &plan);
         }
+        let Some(group) = &self.group else {
+            return Ok(());
+        };
+        group
+            .write("cgroup.procs", &pid.to_string())
+            .map_err(|source| self.failed("move the process to", source))
+    }
+
+    fn adopt_by_systemd(&mut self, pid: i32, plan: &CgroupPlan) -> Result<()> {
+        let Place::Scope { mount, path, unit } = &mut self.place else {
+            return Ok(());
+        };
+        let mut properties = plan.properties.clone();
+        properties.extend(unit::properties(&plan.limits));
+        *path = systemd::start(unit, pid, &properties)?;
+        let (group, remarks) = birth::finish(mount, path, plan)?;
+        self.group = Some(group);
+        self.remarks.extend(remarks);
+        Ok(())
     }
 
     /// Where this is, to be kept and given to [`Enclosure::open`] later.
@@ -158,9 +182,15 @@ impl Enclosure {
     ///
     /// If a limit is not taken; those before it are then in force.
     pub fn update(&mut self, limits: &Limits) -> Result<()> {
-        let group = self.group.as_ref().ok_or(EnclosureError::NoCgroup {
-            action: "set limits",
-        })?;
+        let action = "set limits";
+        let group = self
+            .group
+            .as_ref()
+            .ok_or(EnclosureError::NoCgroup { action })?;
+        limits::check(group, limits)?;
+        if let Place::Scope { unit, .. } = &self.place {
+            systemd::change(unit, &unit::properties(limits))?;
+        }
         limits::update(group, &self.path(), limits)
     }
 

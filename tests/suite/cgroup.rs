@@ -38,18 +38,14 @@ struct Scene {
 
 impl Scene {
     /// None, after a word about it, if this machine does not have what is needed.
-    #[expect(clippy::print_stdout, reason = "a skipped test says why")]
     fn with(controllers: &[&str]) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let host = Host::look().unwrap();
         let has = |name: &&str| host.cgroup.controllers.contains(*name);
-        let root = rustix::process::geteuid().is_root();
-        if host.cgroup.mount.is_none() || !root || !controllers.iter().all(has) {
-            assert!(
-                std::env::var_os("BULKHEAD_IN_MACHINE").is_none(),
-                "the test machine must have {controllers:?}"
-            );
-            println!("SKIP: needs root, and cgroup2 with {controllers:?}");
+        let needed = crate::support::need::root().and(crate::support::need::cgroup2());
+        if needed.is_err() || !controllers.iter().all(has) {
+            let why = format!("needs root, and cgroup2 with the controllers {controllers:?}");
+            crate::support::need::missing(&why);
             return None;
         }
         let number = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -17,3 +17,4 @@ mod seccomp;
 mod spec;
 mod support;
 mod update;
+mod systemd;

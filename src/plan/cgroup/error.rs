@@ -86,6 +86,14 @@ pub enum CgroupError {
         /// What `limit` says, or what is in force.
         limit: i64,
     },
+    /// An annotation for the unit whose value is not understood.
+    #[error("annotations[{key:?}]: {text:?} is not a value of a unit's property")]
+    Annotation {
+        /// The annotation.
+        key: String,
+        /// What it says.
+        text: String,
+    },
     /// A key of `unified` that moves processes or changes the tree instead of setting a limit.
     #[error("linux.resources.unified[{file:?}]: is not a limit, and this runtime writes it itself")]
     NotALimit {

@@ -4,6 +4,7 @@
 //! the first directory is. Only cgroup v2 is written to. A limit whose controller cgroup v2 does not have on this
 //! machine is refused with the name of the field, of the controller, and of what holds it.
 
+mod annotation;
 mod cpu;
 pub mod device;
 mod error;
@@ -13,6 +14,7 @@ mod memory;
 mod other;
 mod owner;
 mod place;
+pub mod unit;
 
 use std::collections::BTreeMap;
 
@@ -91,6 +93,8 @@ pub struct CgroupPlan {
     pub place: Place,
     /// What it may use.
     pub limits: Limits,
+    /// What the scope is besides its limits; empty if there is none.
+    pub properties: Vec<unit::Property>,
     /// The user of the host who is given the cgroup, when the workspace has a user namespace, a cgroup namespace and
     /// a writable view of its cgroup (runtime-spec, "Cgroup ownership").
     pub owner: Option<u32>,
@@ -117,10 +121,19 @@ pub fn plan(
         (Place::Nowhere, _) => Limits::default(),
         (_, resources) => limits::first(resources, request.oci_version, host)?,
     };
+    let properties = match &place {
+        Place::Scope { unit, .. } => {
+            let mut all = unit::scope(request.id, &unit.slice);
+            all.extend(annotation::properties(request.annotations)?);
+            all
+        }
+        Place::Nowhere | Place::Directory { .. } => Vec::new(),
+    };
     let dispensable = options.rootless && request.path.is_empty() && limits.writes.is_empty();
     Ok(CgroupPlan {
         place,
         limits,
+        properties,
         owner: request.owner,
         dispensable,
         filter_optional: options.rootless || host.caller.in_user_namespace,

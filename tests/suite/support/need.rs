@@ -70,3 +70,10 @@ pub fn machine() -> Need {
         .then_some(())
         .ok_or_else(|| "only in the test machine".to_owned())
 }
+
+/// A systemd that may be asked for scopes and reloaded, which would disturb any host but the test machine.
+pub(crate) fn systemd() -> Need {
+    (in_machine() && Path::new("/run/systemd/system").is_dir())
+        .then_some(())
+        .ok_or_else(|| "only in the test machine with systemd as its init".to_owned())
+}

@@ -87,6 +87,23 @@ impl DeviceFilter {
         program::compile(&self.rules)
     }
 
+    /// The same as systemd's `DeviceAllow=`, which can only allow: pairs of a device and accesses.
+    ///
+    /// None if it cannot be said that way: something is denied after something was allowed, or a minor number is
+    /// meant whatever the major.
+    pub(super) fn as_list(&self) -> Option<Vec<(String, String)>> {
+        let blanket = self.rules.iter().rposition(Rule::is_blanket);
+        let from = match blanket {
+            Some(last) if self.rules[last].allow => return None,
+            Some(last) => last + 1,
+            None => 0,
+        };
+        let lists = self.rules[from..].iter().map(Rule::as_entries);
+        lists
+            .collect::<Option<Vec<_>>>()
+            .map(|lists| lists.concat())
+    }
+
     /// Whether everything is allowed, so that nothing is lost where the kernel lets nobody filter.
     #[must_use]
     pub fn allows_everything(&self) -> bool {
@@ -96,6 +113,33 @@ impl DeviceFilter {
 }
 
 impl Rule {
+    /// The rule as systemd's device names: `/dev/char/1:3`, `char-136`, `block-*`.
+    fn as_entries(&self) -> Option<Vec<(String, String)>> {
+        if !self.allow {
+            return None;
+        }
+        let access: String = ACCESS
+            .iter()
+            .filter(|(_, bit)| self.access & bit != 0)
+            .map(|(letter, _)| *letter)
+            .collect();
+        let kinds = match self.kind {
+            Some(Kind::Block) => &["block"][..],
+            Some(Kind::Character) => &["char"],
+            None => &["block", "char"],
+        };
+        let name = |kind: &&str| match (self.major, self.minor) {
+            (Some(major), Some(minor)) => Some(format!("/dev/{kind}/{major}:{minor}")),
+            (Some(major), None) => Some(format!("{kind}-{major}")),
+            (None, None) => Some(format!("{kind}-*")),
+            (None, Some(_)) => None,
+        };
+        kinds
+            .iter()
+            .map(|kind| Some((name(kind)?, access.clone())))
+            .collect()
+    }
+
     /// Whether this matches every device and every access, so that no earlier rule matters.
     fn is_blanket(&self) -> bool {
         self.kind.is_none()

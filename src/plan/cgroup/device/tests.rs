@@ -199,3 +199,44 @@ fn only_a_blanket_allowance_without_exception_allows_everything() {
     assert!(!DeviceFilter::new(&[everything, exception]).allows_everything());
     assert!(!DeviceFilter::new(&[]).allows_everything());
 }
+
+#[test]
+fn what_systemd_can_say_it_is_told() {
+    let list = DeviceFilter::new(&[
+        asked(false, "a", [-1, -1], "rwm"),
+        asked(true, "b", [8, 1], "rw"),
+        asked(true, "c", [10, -1], "r"),
+    ]);
+    let list = list.as_list().unwrap();
+    let first: Vec<(&str, &str)> = list
+        .iter()
+        .take(4)
+        .map(|(name, access)| (name.as_str(), access.as_str()))
+        .collect();
+    assert_eq!(
+        first,
+        [
+            ("/dev/block/8:1", "rw"),
+            ("char-10", "r"),
+            ("char-*", "m"),
+            ("block-*", "m")
+        ]
+    );
+}
+
+#[test]
+fn what_systemd_cannot_say_it_is_not_told() {
+    let hole = [
+        asked(true, "c", [10, -1], "r"),
+        asked(false, "c", [10, 5], "r"),
+    ];
+    assert_eq!(DeviceFilter::new(&hole).as_list(), None);
+    assert_eq!(
+        DeviceFilter::new(&[asked(true, "a", [-1, -1], "rwm")]).as_list(),
+        None
+    );
+    assert_eq!(
+        DeviceFilter::new(&[asked(true, "c", [-1, 5], "r")]).as_list(),
+        None
+    );
+}

@@ -50,8 +50,8 @@ pub struct Unit {
     pub name: String,
     /// The slice that it is in.
     pub slice: String,
-    /// Whether the user's own systemd is meant and not the machine's.
-    pub user: bool,
+    /// The user of the host whose own systemd is meant; none is the machine's.
+    pub user: Option<u32>,
 }
 
 impl Place {
@@ -141,7 +141,7 @@ fn scope(
     let unit = Unit {
         name,
         slice: slice.to_owned(),
-        user: options.rootless,
+        user: options.rootless.then_some(host.caller.host_uid),
     };
     Ok(Place::Scope { mount, path, unit })
 }
