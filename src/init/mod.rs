@@ -112,6 +112,7 @@ impl Doing {
             Step::PlainRoot(path) => self.hold_root(path),
             Step::Mount(mount) => self.mount(mount),
             Step::Bind(bind) => self.bind(index, bind),
+            Step::Remount(change) => self.remount(change),
             Step::Device(device) => self.make_device(device),
             Step::Symlink { path, target } => self.make_link(path, target),
             Step::Console(console) => self.open_console(*console),

@@ -15,6 +15,7 @@ use crate::plan::step::Attributes;
 use crate::plan::step::Bind;
 use crate::plan::step::Entry;
 use crate::plan::step::Filesystem;
+use crate::plan::step::Remount;
 use crate::sys::Errno;
 use crate::sys::mount;
 use crate::sys::mount::Change;
@@ -126,6 +127,18 @@ impl Doing {
         Ok(mount::attach(&tree, &place)?)
     }
 
+    /// Changes a mount that is there already; nothing is mounted.
+    pub(super) fn remount(&mut self, wanted: &Remount) -> Done {
+        let there = path::open_in(self.root()?, &wanted.destination, OFlags::PATH)?;
+        if !wanted.options.is_empty() {
+            let filesystem = Configuration::pick(&there)?;
+            give_options(&filesystem, &wanted.options)?;
+            let changed = filesystem.change();
+            changed.map_err(|errno| told(errno, &filesystem))?;
+        }
+        change(&there, &wanted.attributes)
+    }
+
     /// What the tree goes on: a directory on a directory, a file on anything else, made when missing.
     fn place_for(&self, wanted: &Bind, tree: &OwnedFd) -> std::result::Result<OwnedFd, Trouble> {
         let root = self.root()?;
@@ -196,24 +209,11 @@ fn refused(errno: Errno) -> bool {
 
 fn make_filesystem(wanted: &Filesystem, place: &OwnedFd) -> std::result::Result<OwnedFd, Trouble> {
     let new = Configuration::begin(&wanted.kind)?;
-    let told = |errno: Errno, new: &Configuration| Trouble {
-        errno,
-        reason: Reason::Plain,
-        detail: new.complaint().unwrap_or_default(),
-    };
     if !wanted.source.is_empty() {
         new.option("source", Some(&wanted.source))
             .map_err(|errno| told(errno, &new))?;
     }
-    for (key, value) in &wanted.options {
-        new.option(key, value.as_deref()).map_err(|errno| {
-            let mut trouble = told(errno, &new);
-            if trouble.detail.is_empty() {
-                trouble.detail = format!("option {key}");
-            }
-            trouble
-        })?;
-    }
+    give_options(&new, &wanted.options)?;
     let with_mode = wanted.options.iter().any(|(key, _)| key == "mode");
     if wanted.kind == "tmpfs" && !with_mode {
         let mode = rustix::fs::fstat(place)?.st_mode & 0o7777;
@@ -228,7 +228,29 @@ fn make_filesystem(wanted: &Filesystem, place: &OwnedFd) -> std::result::Result<
     Ok(new.finish(first)?)
 }
 
-/// Sets attributes and propagation of a detached tree.
+/// What went wrong, in the words of the file system if it has any.
+fn told(errno: Errno, filesystem: &Configuration) -> Trouble {
+    Trouble {
+        errno,
+        reason: Reason::Plain,
+        detail: filesystem.complaint().unwrap_or_default(),
+    }
+}
+
+fn give_options(filesystem: &Configuration, options: &[(String, Option<String>)]) -> Done {
+    for (key, value) in options {
+        filesystem.option(key, value.as_deref()).map_err(|errno| {
+            let mut trouble = told(errno, filesystem);
+            if trouble.detail.is_empty() {
+                trouble.detail = format!("option {key}");
+            }
+            trouble
+        })?;
+    }
+    Ok(())
+}
+
+/// Sets attributes and propagation of a tree.
 fn change(tree: &OwnedFd, wanted: &Attributes) -> Done {
     let here = Change {
         set: wanted.set,

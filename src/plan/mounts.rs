@@ -13,6 +13,7 @@ use crate::plan::step::Bind;
 use crate::plan::step::Device;
 use crate::plan::step::Filesystem;
 use crate::plan::step::Idmap;
+use crate::plan::step::Remount;
 use crate::plan::step::Step;
 use crate::spec::Spec;
 use crate::spec::linux::DeviceKind;
@@ -104,6 +105,17 @@ impl Planned<'_> {
     fn step(&self) -> Result<Step, PlanError> {
         let read = MountOptions::of(self.mount);
         let destination = absolute(&self.mount.destination);
+        if read.remount {
+            return Ok(Step::Remount(Box::new(Remount {
+                options: if read.bind.is_some() {
+                    Vec::new()
+                } else {
+                    filesystem_options(&read, |_| true)
+                },
+                attributes: attributes(&read),
+                destination,
+            })));
+        }
         if read.bind.is_some() {
             return self.bind(&read, destination);
         }
@@ -179,17 +191,7 @@ impl Planned<'_> {
             "" => kind.clone(),
             source => source.to_owned(),
         };
-        let words = read
-            .superblock_words()
-            .into_iter()
-            .filter(|word| !matches!(*word, "ro" | "rw"));
-        let mut options: Vec<(String, Option<String>)> =
-            words.map(|word| (word.to_owned(), None)).collect();
-        let data = read
-            .data
-            .iter()
-            .map(|option| (option.key.clone(), option.value.clone()));
-        options.extend(data);
+        let mut options = filesystem_options(read, |word| !matches!(word, "ro" | "rw"));
         let label = &self.spec.linux.mount_label;
         if !label.is_empty() && !matches!(kind.as_str(), "proc" | "sysfs" | "mqueue") {
             options.push(("context".to_owned(), Some(label.clone())));
@@ -218,6 +220,21 @@ impl Planned<'_> {
             _ => None,
         }
     }
+}
+
+/// What the file system is told: those words of its superblock that are wanted, and what is its own.
+fn filesystem_options(
+    read: &MountOptions,
+    wanted: impl Fn(&str) -> bool,
+) -> Vec<(String, Option<String>)> {
+    let words = read.superblock_words().into_iter();
+    let words = words
+        .filter(|word| wanted(word))
+        .map(|word| (word.to_owned(), None));
+    let data = read.data.iter();
+    words
+        .chain(data.map(|option| (option.key.clone(), option.value.clone())))
+        .collect()
 }
 
 fn attributes(read: &MountOptions) -> Attributes {

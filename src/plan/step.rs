@@ -57,6 +57,8 @@ pub enum Step {
     Mount(Box<Filesystem>),
     /// Mount part of an existing tree.
     Bind(Box<Bind>),
+    /// Change a mount that is there already.
+    Remount(Box<Remount>),
     /// Make a device node.
     Device(Device),
     /// Make a symbolic link, in place of what is there.
@@ -196,6 +198,17 @@ pub struct Bind {
     pub follow_destination: bool,
     /// Whether a link at the source is copied as a link.
     pub copy_link: bool,
+}
+
+/// Changes of a mount that is there already.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remount {
+    /// Where it is, inside the root.
+    pub destination: PathBuf,
+    /// Options for the file system itself, which shows in all its mounts; none leaves it alone.
+    pub options: Vec<(String, Option<String>)>,
+    /// Attributes of the mount.
+    pub attributes: Attributes,
 }
 
 /// The owners of an id-mapped mount.
@@ -371,6 +384,7 @@ impl fmt::Display for Step {
             Self::PlainRoot(path) => write!(f, "take {} as it stands", path.display()),
             Self::Mount(mount) => write!(f, "mount {mount}"),
             Self::Bind(bind) => write!(f, "bind {bind}"),
+            Self::Remount(change) => write!(f, "change mount {}", change.destination.display()),
             Self::Device(device) => write!(f, "make device {device}"),
             Self::Symlink { path, target } => {
                 write!(f, "link {} to {}", path.display(), target.display())

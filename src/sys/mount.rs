@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::mount::FsMountFlags;
 use rustix::mount::FsOpenFlags;
+use rustix::mount::FsPickFlags;
 use rustix::mount::MountAttrFlags;
 use rustix::mount::MoveMountFlags;
 use rustix::mount::OpenTreeFlags;
@@ -51,6 +52,25 @@ impl Configuration {
     /// `ENODEV` when the kernel does not know the type (`fsopen(2)`, Linux 5.2).
     pub fn begin(kind: &str) -> Result<Self> {
         rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map(Self)
+    }
+
+    /// Takes the file system that is mounted at a descriptor, to change it.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the descriptor is not the root of a mount (`fspick(2)`, Linux 5.2).
+    pub fn pick(mounted: impl AsFd) -> Result<Self> {
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        rustix::mount::fspick(mounted, "", flags).map(Self)
+    }
+
+    /// Changes a file system that was picked, by the options it was given since.
+    ///
+    /// # Errors
+    ///
+    /// As the file system answers; `EBUSY` when it is to be read-only and files in it are being written.
+    pub fn change(&self) -> Result<()> {
+        rustix::mount::fsconfig_reconfigure(self.0.as_fd())
     }
 
     /// Gives it an option, with a value or without.

@@ -19,6 +19,8 @@ pub(super) fn check(spec: &Spec, warnings: &mut Vec<Warning>) -> Checked {
         let path = format!("mounts[{index}]");
         destination(mount, &path, warnings)?;
         kind_and_source(mount, &path)?;
+        let earlier = spec.mounts.get(..index).unwrap_or_default();
+        remount(mount, earlier, &path)?;
         id_map(mount, &path, spec)?;
     }
     Ok(())
@@ -53,6 +55,23 @@ fn kind_and_source(mount: &Mount, path: &str) -> Checked {
         return Err(SpecError::value(format!("{path}.options"), reason));
     }
     Ok(())
+}
+
+/// Changing a filesystem changes it wherever it is mounted, on the host too, unless it is the container's own.
+fn remount(mount: &Mount, earlier: &[Mount], path: &str) -> Checked {
+    let options = MountOptions::of(mount);
+    if !options.remount || options.bind.is_some() {
+        return Ok(());
+    }
+    let mut before = earlier.iter().rev();
+    let changed = before.find(|other| other.destination == mount.destination);
+    let is_own = |other: &Mount| other.kind == "tmpfs" && MountOptions::of(other).bind.is_none();
+    if changed.is_some_and(is_own) {
+        return Ok(());
+    }
+    let reason = "\"remount\" would change a filesystem that the host may use as well; \
+                  add \"bind\" to change the mount alone";
+    Err(SpecError::value(format!("{path}.options"), reason))
 }
 
 fn id_map(mount: &Mount, path: &str, spec: &Spec) -> Checked {
