@@ -87,12 +87,22 @@ enum Command {
     Man(man::Args),
 }
 
+/// The commands whose process, or a copy of it, goes into a workspace.
+const GOES_IN: [&str; 4] = ["create", "run", "exec", "restore"];
+
 /// Does what the command line says and reports how it went.
 ///
 /// Failures of the runtime give 1, those of `exec` and `wait` 255 (their other statuses are the program's own).
 #[must_use]
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Before anything is parsed, which would then be parsed twice. A failure is met again, and told, in `protect`.
+    if args
+        .iter()
+        .any(|word| GOES_IN.iter().any(|name| word == name))
+    {
+        crate::sys::seal::ensure().unwrap_or_default();
+    }
     let args = argv::normalise(args, Cli::command);
     let words = std::iter::once(OsString::from("bulkhead")).chain(args.iter().cloned());
     match Cli::try_parse_from(words) {

@@ -16,5 +16,5 @@ mod run;
 mod seccomp;
 mod spec;
 mod support;
-mod update;
 mod systemd;
+mod update;
