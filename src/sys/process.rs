@@ -139,6 +139,16 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     Some(Stat { state, start_time })
 }
 
+/// The numbers of a process's children; none where `/proc` does not list them (`CONFIG_PROC_CHILDREN`).
+#[must_use]
+pub fn children(pid: i32) -> Vec<i32> {
+    let list =
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_ascii_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect()
+}
+
 /// Makes this process unreadable to others of its user: no core dump, no `ptrace(2)`, no `/proc/PID/fd`.
 ///
 /// # Errors

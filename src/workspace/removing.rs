@@ -24,6 +24,12 @@ use crate::workspace::store::StoreError;
 
 /// How long processes that were killed may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a command may take to see that what it makes was killed.
+const GRACE: Duration = Duration::from_secs(1);
+/// The number of `SIGKILL`.
+const KILL: i32 = 9;
+/// The number of `SIGSTOP`.
+const STOP: i32 = 19;
 
 /// Removes a workspace that has ended; with `force` kills it first, and succeeds when there is none.
 ///
@@ -108,17 +114,23 @@ fn lock_by_force(home: &Home, id: &ContainerId) -> Result<(), StoreError> {
 }
 
 /// A command that makes a workspace fails when its process is killed, and takes back what it made; if it does not, it
-/// hangs in a hook.
+/// hangs in a hook, and both are ended.
 fn end_maker(maker: &Life) {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
-    if maker.pid == own {
+    let Some(pidfd) = maker.open().filter(|_| maker.pid != own) else {
+        return;
+    };
+    if process::ended_within(&pidfd, Some(GRACE)).unwrap_or(true) {
         return;
     }
-    if let Some(pidfd) = maker.open()
-        && !process::ended_within(&pidfd, Some(PATIENCE)).unwrap_or(true)
-    {
-        process::signal(pidfd.as_fd(), 9).unwrap_or_default();
+    // While it stands still it collects nobody, so the numbers of its children cannot become somebody else's.
+    process::signal(pidfd.as_fd(), STOP).unwrap_or_default();
+    for child in process::children(maker.pid) {
+        process::open(child)
+            .and_then(|child| process::signal(child.as_fd(), KILL))
+            .unwrap_or_default();
     }
+    process::signal(pidfd.as_fd(), KILL).unwrap_or_default();
 }
 
 /// Removes what was made of a workspace that failed, and gives why it failed, with what could not be removed.
@@ -178,7 +190,7 @@ fn end_processes(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceEr
     if let Some(init) = init
         && let Some(pidfd) = init.open()
     {
-        process::signal(pidfd.as_fd(), 9).unwrap_or_default();
+        process::signal(pidfd.as_fd(), KILL).unwrap_or_default();
         if !process::ended_within(&pidfd, Some(PATIENCE)).map_err(WorkspaceError::probe)? {
             return Err(WorkspaceError::Immortal { pid: init.pid });
         }

@@ -10,6 +10,8 @@ mod callers;
 mod cgroup;
 mod cli;
 mod exec;
+mod handing;
+mod hooks;
 mod lifecycle;
 mod removal;
 mod run;

@@ -65,7 +65,7 @@ pub(crate) fn limits() -> Need {
 }
 
 /// The test machine itself: what a test does would disturb any other host.
-pub fn machine() -> Need {
+pub(crate) fn machine() -> Need {
     in_machine()
         .then_some(())
         .ok_or_else(|| "only in the test machine".to_owned())
