@@ -11,6 +11,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::cli::session::Session;
+use crate::plan;
 use crate::spec::capability;
 use crate::spec::default::OCI_VERSION;
 use crate::spec::hooks::Hooks;
@@ -19,6 +20,7 @@ use crate::spec::linux::MemoryPolicyMode;
 use crate::spec::linux::NamespaceKind;
 use crate::spec::mount_options;
 use crate::spec::seccomp;
+use crate::sys::seccomp::knows_flag;
 
 /// Annotations by which a configuration asks for more than the specification has: whoever writes them decides about
 /// more than the container. A name that ends in a dot stands for all that begin with it.
@@ -62,6 +64,8 @@ fn features() -> Value {
 }
 
 fn linux() -> Value {
+    let flags = seccomp::Flag::ALL.iter();
+    let supported = flags.filter(|flag| knows_flag(plan::seccomp::bits(**flag)));
     json!({
         "namespaces": NamespaceKind::ALL,
         "capabilities": &capability::NAMES[..],
@@ -78,7 +82,7 @@ fn linux() -> Value {
             "operators": seccomp::Operator::ALL,
             "archs": seccomp::Arch::ALL,
             "knownFlags": seccomp::Flag::ALL,
-            "supportedFlags": seccomp::Flag::ALL,
+            "supportedFlags": supported.collect::<Vec<_>>(),
         },
         "apparmor": { "enabled": true },
         "selinux": { "enabled": true },

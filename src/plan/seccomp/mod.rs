@@ -221,23 +221,29 @@ fn returned(action: Action, number: Option<u32>) -> u32 {
     }
 }
 
-/// How the filter is loaded (`SECCOMP_FILTER_FLAG_*`).
+/// The kernel gives a descriptor for the agent.
+const NEW_LISTENER: u64 = 1 << 3;
+
+/// What the kernel is asked with for a flag (`SECCOMP_FILTER_FLAG_*`).
+#[must_use]
+pub fn bits(flag: Flag) -> u64 {
+    match flag {
+        Flag::Tsync => 1,
+        Flag::Log => 1 << 1,
+        Flag::SpecAllow => 1 << 2,
+        // The kernel takes this only where there is somebody to wait for.
+        Flag::WaitKillableRecv => 1 << 5 | NEW_LISTENER,
+    }
+}
+
+/// How the filter is loaded.
 fn flags(profile: &Seccomp) -> u64 {
-    const NEW_LISTENER: u64 = 1 << 3;
     const TSYNC_ESRCH: u64 = 1 << 4;
     const TSYNC: u64 = 1;
     let notifies = profile.notifies();
-    let asked = profile.load_flags().iter().fold(0, |flags, flag| {
-        flags
-            | match flag {
-                Flag::Tsync => TSYNC,
-                Flag::Log => 1 << 1,
-                Flag::SpecAllow => 1 << 2,
-                // The kernel takes this only where there is somebody to wait for.
-                Flag::WaitKillableRecv if notifies => 1 << 5,
-                Flag::WaitKillableRecv => 0,
-            }
-    });
+    let asked = profile.load_flags().iter();
+    let asked = asked.filter(|flag| notifies || **flag != Flag::WaitKillableRecv);
+    let asked = asked.fold(0, |flags, flag| flags | bits(*flag));
     let listens = if notifies { NEW_LISTENER } else { 0 };
     // Both return something, so the kernel wants to be told which.
     let both = if notifies && asked & TSYNC != 0 {
