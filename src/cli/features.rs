@@ -68,7 +68,7 @@ fn linux() -> Value {
     let supported = flags.filter(|flag| knows_flag(plan::seccomp::bits(**flag)));
     json!({
         "namespaces": NamespaceKind::ALL,
-        "capabilities": &capability::NAMES[..],
+        "capabilities": capability::names(),
         "cgroup": {
             "v1": false,
             "v2": true,
