@@ -79,13 +79,18 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The greatest number that the profile names on a machine. A multiplexed call is no sign of
-    /// what its author knew: the number of the multiplexer is as old as the architecture.
+    /// The greatest number that the profile names on a machine, multiplexers among them. (runc leaves out
+    /// calls that can be multiplexed, and so may answer `ENOSYS` to a call that the profile allows.)
     pub(super) fn newest(&self, machine: &Machine) -> Option<u32> {
-        self.named
-            .iter()
-            .filter(|(call, _)| machine.multiplexers.is_none() || call.mux.is_none())
-            .filter_map(|(call, _)| call.number(machine.column))
+        let numbers = self.named.iter().flat_map(|(call, rule)| {
+            [
+                direct(machine, call, *rule),
+                operation(machine, call, *rule),
+            ]
+        });
+        numbers
+            .flatten()
+            .map(|naming| naming.number)
             .max()
             .filter(|number| *number != 0)
     }

@@ -10,26 +10,26 @@ use super::bpf;
 use super::bpf::SystemCall;
 use super::oracle;
 
-const X86_64: u32 = 0xc000_003e;
+pub(super) const X86_64: u32 = 0xc000_003e;
 const X86: u32 = 0x4000_0003;
 const X32_BIT: u32 = 0x4000_0000;
 
-/// Architectures of the kernel's that a profile is compared on: those listed or not.
-pub(super) const MACHINES: &[u32] = &[
-    X86_64,
-    X86,
-    0x4000_0028,
-    0xc000_00b7,
-    0x4000_0008,
-    0xc000_0008,
-    0xe000_0008,
-    0xc000_0015,
-    0xc000_00f3,
-    0x8000_0016,
-];
+/// What the kernel calls an architecture.
+fn audit(arch: Arch) -> u32 {
+    match arch {
+        Arch::X86 => X86,
+        Arch::Arm => 0x4000_0028,
+        Arch::Aarch64 => 0xc000_00b7,
+        Arch::Mipsel => 0x4000_0008,
+        Arch::Ppc64Le => 0xc000_0015,
+        Arch::Riscv64 => 0xc000_00f3,
+        Arch::X86_64 | Arch::X32 => X86_64,
+        other => panic!("{other} is in no profile here"),
+    }
+}
 
 /// Every number that any table has, and the borders of what numbers can be.
-pub(super) fn numbers() -> impl Iterator<Item = u32> {
+pub(super) fn numbers() -> Vec<u32> {
     let borders = [
         X32_BIT - 1,
         0x7fff_ffff,
@@ -46,6 +46,7 @@ pub(super) fn numbers() -> impl Iterator<Item = u32> {
         .chain(6000..6620)
         .chain(0xf_0000..0xf_0010)
         .chain(borders)
+        .collect()
 }
 
 /// Arguments around everything that a profile compares with, in every position, and some that it does not.
@@ -70,12 +71,42 @@ pub(super) fn arguments(profile: &Seccomp) -> Vec<[u64; 6]> {
     near.chain(plain).map(|value| [value; 6]).collect()
 }
 
+/// The numbers of the calls that a profile names, and their neighbours.
+pub(super) fn numbers_of(profile: &Seccomp) -> Vec<u32> {
+    let archs = || profile.architectures.iter().copied().chain([Arch::X86_64]);
+    let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
+    let named = names.flat_map(|name| archs().flat_map(|arch| oracle::real_numbers(arch, name)));
+    let mut numbers: Vec<u32> = named
+        .flat_map(|number| [number, number + 1, number ^ X32_BIT])
+        .chain([0, 999])
+        .collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+/// Arguments that differ from each other, each of a value around what a profile compares with.
+pub(super) fn mixtures(profile: &Seccomp) -> Vec<[u64; 6]> {
+    let values: Vec<u64> = arguments(profile)
+        .into_iter()
+        .map(|[value, ..]| value)
+        .collect();
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut chosen = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        values[usize::try_from(state % values.len() as u64).unwrap()]
+    };
+    (0..48).map(|_| std::array::from_fn(|_| chosen())).collect()
+}
+
 /// What our program and runc's would say to a call.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Difference {
-    call: SystemCall,
-    ours: u32,
-    theirs: u32,
+    pub(super) call: SystemCall,
+    pub(super) ours: u32,
+    pub(super) theirs: u32,
 }
 
 /// The first call that is treated otherwise by us than by runc, which puts its own stub before
@@ -83,15 +114,19 @@ pub(super) struct Difference {
 pub(super) fn difference(
     profile: &Seccomp,
     theirs: &[SockFilter],
+    numbers: &[u32],
     arguments: &[[u64; 6]],
 ) -> Option<Difference> {
     let ours = seccomp::compile(profile, Arch::X86_64)
         .expect("a valid profile")
         .instructions;
     let newest = Newest::of(profile);
-    let calls = MACHINES
-        .iter()
-        .flat_map(|&arch| numbers().map(move |number| (arch, number)));
+    let unlisted = 0x8000_0016;
+    let mut machines: Vec<u32> = profile.architectures.iter().copied().map(audit).collect();
+    machines.extend([X86_64, unlisted]);
+    let calls = machines
+        .into_iter()
+        .flat_map(|arch| numbers.iter().map(move |&number| (arch, number)));
     calls
         .flat_map(|(arch, number)| {
             arguments
@@ -108,7 +143,9 @@ pub(super) fn difference(
 }
 
 /// runc's rule for calls that are newer than the profile: the greatest number that libseccomp gives to any
-/// name of the profile on an architecture is the last that is answered by the profile.
+/// name of the profile on an architecture is the last that is answered by the profile. Where libseccomp
+/// gives a number of its own, because the call can be multiplexed, runc looks no further; here the number
+/// of the call or of its multiplexer counts.
 struct Newest {
     of: Vec<(Arch, u32)>,
 }
@@ -123,11 +160,8 @@ impl Newest {
         archs.push(Arch::X86_64);
         let names = || profile.syscalls.iter().flat_map(|rule| &rule.names);
         let greatest = |arch| {
-            let numbers = names().filter_map(move |name| oracle::number(arch, name));
-            numbers
-                .filter_map(|number| u32::try_from(number).ok())
-                .max()
-                .filter(|max| *max > 0)
+            let numbers = names().flat_map(move |name| oracle::real_numbers(arch, name));
+            numbers.max().filter(|max| *max > 0)
         };
         Self {
             of: archs
@@ -139,20 +173,15 @@ impl Newest {
 
     fn stub(&self, call: &SystemCall) -> Option<u32> {
         let x32 = call.number & X32_BIT != 0;
-        let arch = match call.arch {
-            X86_64 if x32 => Arch::X32,
-            X86_64 => Arch::X86_64,
-            X86 => Arch::X86,
-            0x4000_0028 => Arch::Arm,
-            0xc000_00b7 => Arch::Aarch64,
-            0x4000_0008 => Arch::Mipsel,
-            0xc000_0008 => Arch::Mipsel64,
-            0xe000_0008 => Arch::Mipsel64N32,
-            0xc000_0015 => Arch::Ppc64Le,
-            0xc000_00f3 => Arch::Riscv64,
-            _ => return None,
+        let same = |arch: Arch| audit(arch) == call.arch && x32 == (arch == Arch::X32);
+        let same = |arch: Arch| {
+            if call.arch == X86_64 {
+                same(arch)
+            } else {
+                audit(arch) == call.arch
+            }
         };
-        let (_, newest) = self.of.iter().find(|(known, _)| *known == arch)?;
+        let (_, newest) = self.of.iter().find(|(arch, _)| same(*arch))?;
         (call.number > *newest).then_some(oracle::value(Action::Errno, Some(38)))
     }
 }

@@ -8,6 +8,10 @@
 
 mod bpf;
 mod compare;
+mod corners;
 mod engine;
+mod generated;
+mod meaning;
 mod oracle;
 mod profiles;
+mod tables;

@@ -40,11 +40,40 @@ pub(super) fn compile(profile: &Seccomp) -> Result<Vec<SockFilter>, Refused> {
 }
 
 /// The number that libseccomp gives to a call on an architecture; negative ones are its own.
-pub(super) fn number(arch: Arch, name: &str) -> Option<i32> {
+fn number(arch: Arch, name: &str) -> Option<i32> {
     let name = CString::new(name).unwrap();
     // SAFETY: the name is a C string that lives through the call.
     let number = unsafe { c::seccomp_syscall_resolve_name_arch(token(arch), name.as_ptr()) };
     (number != c::__NR_SCMP_ERROR).then_some(number)
+}
+
+/// The numbers by which a program can make a call on an architecture: the call's own, and that of the
+/// call that multiplexes it.
+pub(super) fn real_numbers(arch: Arch, called: &str) -> Vec<u32> {
+    let Some(number) = number(arch, called) else {
+        return Vec::new();
+    };
+    let own = numbers(arch);
+    let own = own.filter(|own| number < 0 && name(arch, *own).as_deref() == Some(called));
+    let called = CString::new(called).unwrap();
+    // SAFETY: the name is a C string that lives through the call.
+    let multiplexer =
+        unsafe { c::seccomp_syscall_resolve_name_rewrite(token(arch), called.as_ptr()) };
+    own.chain([number, multiplexer])
+        .filter_map(|number| u32::try_from(number).ok())
+        .collect()
+}
+
+/// The numbers in which an architecture's calls are, and ARM's own.
+pub(super) fn numbers(arch: Arch) -> impl Iterator<Item = i32> {
+    let first = match arch {
+        Arch::Mips | Arch::Mipsel => 4000,
+        Arch::Mips64 | Arch::Mipsel64 => 5000,
+        Arch::Mips64N32 | Arch::Mipsel64N32 => 6000,
+        Arch::X32 => 0x4000_0000,
+        _ => 0,
+    };
+    (first..first + 600).chain(0xf_0001..0xf_0007)
 }
 
 /// The name that libseccomp gives to a number on an architecture.

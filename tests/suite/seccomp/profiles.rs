@@ -9,8 +9,11 @@ use super::oracle;
 /// Nothing is treated otherwise than by libseccomp, around every value that the profile compares with.
 fn assert_same(profile: &Seccomp) {
     let theirs = oracle::compile(profile).expect("libseccomp takes the profile");
-    let arguments = compare::arguments(profile);
-    assert_eq!(compare::difference(profile, &theirs, &arguments), None);
+    let (numbers, arguments) = (compare::numbers(), compare::arguments(profile));
+    assert_eq!(
+        compare::difference(profile, &theirs, &numbers, &arguments),
+        None
+    );
 }
 
 #[test]
