@@ -25,8 +25,6 @@ pub enum Event {
     },
     /// Nobody is in the cgroup or below it any more, or it is gone.
     Empty,
-    /// Nothing, until the deadline.
-    Nothing,
 }
 
 /// Watches one cgroup.
@@ -61,38 +59,43 @@ impl Enclosure {
     }
 }
 
-impl Watch {
-    /// Waits for the next event; without a deadline for as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// As `poll(2)`. A cgroup that is gone is [`Event::Empty`].
-    pub fn next(&mut self, deadline: Option<Instant>) -> crate::sys::Result<Event> {
-        loop {
-            if let Some(event) = self.look()? {
-                return Ok(event);
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Ok(Event::Nothing);
-            }
-            let left = left
-                .map(Timespec::try_from)
-                .transpose()
-                .map_err(|_| Errno::INVAL)?;
-            let mut files = vec![PollFd::new(&self.group, PollFlags::PRI)];
-            files.extend(
-                self.memory
-                    .as_ref()
-                    .map(|file| PollFd::new(file, PollFlags::PRI)),
-            );
-            match rustix::event::poll(&mut files, left.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
+/// Waits for the first event of any of several cgroups, and says of which; none if the deadline comes first.
+///
+/// # Errors
+///
+/// As `poll(2)`. A cgroup that is gone is [`Event::Empty`].
+pub fn first(
+    watches: &mut [Watch],
+    deadline: Option<Instant>,
+) -> crate::sys::Result<Option<(usize, Event)>> {
+    loop {
+        for (index, watch) in watches.iter_mut().enumerate() {
+            if let Some(event) = watch.look()? {
+                return Ok(Some((index, event)));
             }
         }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(None);
+        }
+        let left = left
+            .map(Timespec::try_from)
+            .transpose()
+            .map_err(|_| Errno::INVAL)?;
+        let files = watches
+            .iter()
+            .flat_map(|watch| std::iter::once(&watch.group).chain(&watch.memory));
+        let mut files: Vec<PollFd<'_>> = files
+            .map(|file| PollFd::new(file, PollFlags::PRI))
+            .collect();
+        match rustix::event::poll(&mut files, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
     }
+}
 
+impl Watch {
     /// Reads both files, which also arms their next events. Kills are told before the end they may have led to: what
     /// was counted before a group became empty can be read once it is.
     fn look(&mut self) -> crate::sys::Result<Option<Event>> {

@@ -7,6 +7,7 @@ pub mod error;
 pub mod found;
 pub mod handing;
 pub mod hooks;
+pub mod interfaces;
 pub mod joining;
 pub mod late;
 pub mod life;

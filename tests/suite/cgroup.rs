@@ -20,6 +20,7 @@ use std::time::Instant;
 use bulkhead::enclosure::Enclosure;
 use bulkhead::enclosure::EnclosureError;
 use bulkhead::enclosure::Place;
+use bulkhead::enclosure::watch;
 use bulkhead::enclosure::watch::Event;
 use bulkhead::host::Host;
 use bulkhead::plan::cgroup;
@@ -509,7 +510,7 @@ fn a_kill_for_lack_of_memory_is_told_and_then_the_end() {
         return;
     };
     let mut made = scene.prepared(r#"{"memory":{"limit":8388608,"swap":8388608}}"#);
-    let mut watch = made.watch().unwrap();
+    let mut watches = [made.watch().unwrap()];
     let mut glutton = Command::new("sh")
         .args(["-c", "read x; x=$(head -c 64000000 /dev/zero | tr '\\0' a)"])
         .stdin(Stdio::piped())
@@ -518,11 +519,14 @@ fn a_kill_for_lack_of_memory_is_told_and_then_the_end() {
         .unwrap();
     made.adopt(i32::try_from(glutton.id()).unwrap()).unwrap();
     glutton.stdin.take().unwrap().write_all(b"go\n").unwrap();
-    let first = watch.next(Some(soon())).unwrap();
-    let second = watch.next(Some(soon())).unwrap();
+    let first = watch::first(&mut watches, Some(soon())).unwrap();
+    let second = watch::first(&mut watches, Some(soon())).unwrap();
     assert_eq!(
         [first, second],
-        [Event::OutOfMemory { kills: 1 }, Event::Empty]
+        [
+            Some((0, Event::OutOfMemory { kills: 1 })),
+            Some((0, Event::Empty))
+        ]
     );
     assert_eq!(made.oom_kills().unwrap(), 1);
     scene.children.push(glutton);

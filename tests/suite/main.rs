@@ -9,6 +9,7 @@ mod architecture;
 mod callers;
 mod cgroup;
 mod cli;
+mod events;
 mod exec;
 mod handing;
 mod hooks;

@@ -1,0 +1,76 @@
+//! What has gone through the network interfaces of a workspace, as the kernel counts it.
+
+use std::fs;
+
+use crate::workspace::found::Workspace;
+
+/// The counters of one interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name, inside the workspace.
+    pub name: String,
+    /// Bytes, packets, errors and drops on the way in.
+    pub received: [u64; 4],
+    /// Bytes, packets, errors and drops on the way out.
+    pub sent: [u64; 4],
+}
+
+impl Workspace {
+    /// The interfaces of its own network namespace, but for the loopback; none if it shares the caller's, or has no
+    /// first process any more.
+    #[must_use]
+    pub fn interfaces(&self) -> Option<Vec<Interface>> {
+        let init = self.record().init.as_ref().filter(|init| init.goes_on())?;
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let pid = init.pid.to_string();
+        if namespace(&pid)? == namespace("self")? {
+            return None;
+        }
+        let table = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
+        // Between the two looks the number may have become somebody else's.
+        init.goes_on().then(|| parse(&table))
+    }
+}
+
+/// Reads `/proc/net/dev`: after the name eight columns of what came in, then eight of what went out.
+fn parse(table: &str) -> Vec<Interface> {
+    table
+        .lines()
+        .filter_map(|line| {
+            let (name, columns) = line.split_once(':')?;
+            let columns: Vec<u64> = columns
+                .split_whitespace()
+                .map_while(|word| word.parse().ok())
+                .collect();
+            let name = name.trim().to_owned();
+            let received = columns.get(..4)?.try_into().ok()?;
+            let sent = columns.get(8..12)?.try_into().ok()?;
+            (name != "lo").then_some(Interface {
+                name,
+                received,
+                sent,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_are_read_from_the_kernels_table() {
+        let table = "\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
+  eth0:    1500      10    1    2    0     0          0         0     3000      20    3    4    0     0       0          0
+";
+        let expected = Interface {
+            name: "eth0".to_owned(),
+            received: [1500, 10, 1, 2],
+            sent: [3000, 20, 3, 4],
+        };
+        assert_eq!(parse(table), [expected]);
+    }
+}
