@@ -50,6 +50,9 @@ pub struct Outfit {
 /// Does all steps; returns only when one failed, with the status to end with.
 pub fn run(steps: &[Step], outfit: Outfit) -> i32 {
     let mut doing = Doing::new(outfit);
+    if steps.iter().any(|step| matches!(step, Step::Hook(_))) {
+        doing.pid = hook::number_outside();
+    }
     for (index, step) in steps.iter().enumerate() {
         let begun = doing.outfit.timed.then(std::time::Instant::now);
         if let Err(trouble) = doing.step(index, step) {
