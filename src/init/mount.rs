@@ -73,8 +73,8 @@ impl Doing {
 
     /// Mounts a new file system.
     pub(super) fn mount(&mut self, wanted: &Filesystem) -> Done {
-        let place = self.directory_for(wanted)?;
-        let made = match make_filesystem(wanted, &place) {
+        let (place, was_there) = self.directory_for(wanted)?;
+        let made = match make_filesystem(wanted, was_there.then_some(&place)) {
             Err(trouble) if refused(trouble.errno) => {
                 let Some(instead) = &wanted.otherwise else {
                     return Err(trouble);
@@ -94,19 +94,26 @@ impl Doing {
         Ok(())
     }
 
-    fn directory_for(&self, wanted: &Filesystem) -> std::result::Result<OwnedFd, Trouble> {
+    /// Where a new file system goes, and whether that was there before.
+    fn directory_for(&self, wanted: &Filesystem) -> std::result::Result<(OwnedFd, bool), Trouble> {
         let root = self.root()?;
         let mode = Mode::from_raw_mode(0o755);
-        if !wanted.ordinary {
-            return Ok(path::make_directories(root, &wanted.destination, mode)?);
-        }
         let directory = OFlags::PATH | OFlags::DIRECTORY;
-        match path::open_plain_in(root, &wanted.destination, directory) {
-            Err(Errno::NOENT) => Ok(path::make_directories(root, &wanted.destination, mode)?),
-            Err(errno @ (Errno::LOOP | Errno::NOTDIR)) => {
+        let found = if wanted.ordinary {
+            path::open_plain_in(root, &wanted.destination, directory)
+        } else {
+            path::open_in(root, &wanted.destination, directory)
+        };
+        match found {
+            Ok(place) => Ok((place, true)),
+            Err(Errno::NOENT) => {
+                let made = path::make_directories(root, &wanted.destination, mode)?;
+                Ok((made, false))
+            }
+            Err(errno @ (Errno::LOOP | Errno::NOTDIR)) if wanted.ordinary => {
                 Err(Trouble::because(Reason::NotOrdinary, errno))
             }
-            other => Ok(other?),
+            Err(errno) => Err(errno.into()),
         }
     }
 
@@ -207,7 +214,12 @@ fn refused(errno: Errno) -> bool {
     )
 }
 
-fn make_filesystem(wanted: &Filesystem, place: &OwnedFd) -> std::result::Result<OwnedFd, Trouble> {
+/// Makes a file system; a tmpfs without a mode takes that of the directory that it covers, and the kernel's (anybody may
+/// write, as in `/tmp`) where there was none.
+fn make_filesystem(
+    wanted: &Filesystem,
+    covered: Option<&OwnedFd>,
+) -> std::result::Result<OwnedFd, Trouble> {
     let new = Configuration::begin(&wanted.kind)?;
     if !wanted.source.is_empty() {
         new.option("source", Some(&wanted.source))
@@ -215,7 +227,10 @@ fn make_filesystem(wanted: &Filesystem, place: &OwnedFd) -> std::result::Result<
     }
     give_options(&new, &wanted.options)?;
     let with_mode = wanted.options.iter().any(|(key, _)| key == "mode");
-    if wanted.kind == "tmpfs" && !with_mode {
+    if wanted.kind == "tmpfs"
+        && !with_mode
+        && let Some(place) = covered
+    {
         let mode = rustix::fs::fstat(place)?.st_mode & 0o7777;
         new.option("mode", Some(&format!("{mode:o}")))?;
     }
