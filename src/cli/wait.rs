@@ -12,8 +12,8 @@ use crate::workspace::found::Workspace;
 /// Wait for the end of a workspace and exit as its program did
 ///
 /// The status of a program that was killed by signal N is 128+N. A status that only the program's parent could have
-/// known, and has collected before this command looked, is an error; so is everything else that keeps the status from
-/// being known: 255. On Linux 6.15 and later nothing is lost while this command waits.
+/// known, and collected before this command was there, is an error; so is everything else that keeps the status from
+/// being known: 255. Before Linux 6.15 it takes root to be told of a program that its parent collects at once.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Which workspace

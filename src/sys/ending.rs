@@ -1,7 +1,11 @@
 //! How a process ended that is nobody's child here: read from what it leaves, not collected.
 
+use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
+
+use netlink_sys::Socket;
+use netlink_sys::SocketAddr;
 
 use crate::sys::Errno;
 use crate::sys::Result;
@@ -62,6 +66,99 @@ pub fn uncollected(pid: i32, start_time: u64) -> Result<Option<Exit>> {
     Ok((same && ended).then(|| decoded(code)))
 }
 
+/// Hears of the end of every process of the machine: for kernels whose pidfds do not tell (before 6.15), where a parent
+/// may collect a process before anybody else has looked.
+#[derive(Debug)]
+pub struct Obituaries {
+    socket: Socket,
+}
+
+/// `NETLINK_CONNECTOR`.
+const CONNECTOR: isize = 11;
+/// `CN_IDX_PROC`, which is its `CN_VAL_PROC` too.
+const PROC: u32 = 1;
+/// `PROC_CN_MCAST_LISTEN`.
+const LISTEN: u32 = 1;
+/// `PROC_EVENT_EXIT`.
+const EVENT_EXIT: u32 = 0x8000_0000;
+/// Where an event begins in a message: after the headers of netlink and of the connector.
+const EVENT: usize = 16 + 20;
+
+impl Obituaries {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_NET_ADMIN` over the machine; `EPROTONOSUPPORT` without `CONFIG_PROC_EVENTS`.
+    pub fn begin() -> Result<Self> {
+        let mut socket = Socket::new(CONNECTOR).map_err(|error| errno_of(&error))?;
+        socket
+            .bind(&SocketAddr::new(0, PROC))
+            .map_err(|error| errno_of(&error))?;
+        socket
+            .set_non_blocking(true)
+            .map_err(|error| errno_of(&error))?;
+        socket
+            .send(&listen_request(), 0)
+            .map_err(|error| errno_of(&error))?;
+        Ok(Self { socket })
+    }
+
+    /// The end of process `pid`, if it is among those heard of since the last call.
+    #[must_use]
+    pub fn of(&self, pid: i32) -> Option<Exit> {
+        let mut found = None;
+        let mut message = Vec::with_capacity(256);
+        while self.socket.recv(&mut message, 0).is_ok() {
+            found = found.or(obituary(&message)
+                .filter(|(of, _)| *of == pid)
+                .map(|(_, exit)| exit));
+            message.clear();
+        }
+        found
+    }
+}
+
+impl AsFd for Obituaries {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A netlink message of 40 bytes: its header, the connector's, and the operation.
+fn listen_request() -> Vec<u8> {
+    const DONE: u16 = 3;
+    let mut request = Vec::with_capacity(40);
+    request.extend(40u32.to_ne_bytes());
+    request.extend(DONE.to_ne_bytes());
+    request.extend([0; 10]);
+    request.extend(PROC.to_ne_bytes());
+    request.extend(PROC.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend(4u16.to_ne_bytes());
+    request.extend([0; 2]);
+    request.extend(LISTEN.to_ne_bytes());
+    request
+}
+
+/// Whose end a message tells, if it tells of one: the number of the whole process stands behind that of the thread.
+fn obituary(message: &[u8]) -> Option<(i32, Exit)> {
+    let word = |at: usize| {
+        let bytes = message.get(EVENT + at..EVENT + at + 4)?;
+        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let (thread, process, code) = (word(16)?, word(20)?, word(24)?);
+    let leader = word(0)? == EVENT_EXIT && thread == process;
+    leader.then_some((
+        i32::try_from(process).ok()?,
+        decoded(i32::try_from(code).ok()?),
+    ))
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
 /// The fields after the name, which may hold anything.
 fn after_name(text: &[u8]) -> Option<Vec<&str>> {
     let close = text.iter().rposition(|byte| *byte == b')')?;
@@ -79,8 +176,6 @@ fn decoded(status: i32) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use crate::sys::clone;
     use crate::sys::clone::Birth;
     use crate::sys::process;

@@ -3,11 +3,17 @@
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+
 use crate::enclosure::Enclosure;
+use crate::host::Kernel;
 use crate::spec::id::ContainerId;
 use crate::spec::state::Status;
 use crate::sys::Errno;
 use crate::sys::ending;
+use crate::sys::ending::Obituaries;
 use crate::sys::process;
 use crate::sys::process::Exit;
 use crate::sys::socket;
@@ -25,6 +31,12 @@ use crate::workspace::store::StoreError;
 
 /// The number of `SIGKILL`.
 const KILL: i32 = 9;
+
+/// The first kernel whose pidfds tell how a process ended after its parent has collected it.
+const PIDFDS_TELL: Kernel = Kernel {
+    major: 6,
+    minor: 15,
+};
 
 /// A workspace that was found in the store.
 #[derive(Debug)]
@@ -214,12 +226,21 @@ impl Workspace {
         let Some(init) = &self.record.init else {
             return Ok(self.noted_exit());
         };
+        // Who listens before it looks misses nothing.
+        let told = Kernel::look() >= PIDFDS_TELL;
+        let obituaries = if told { None } else { Obituaries::begin().ok() };
         let Some(pidfd) = init.open() else {
             return Ok(self.noted_exit());
         };
-        process::ended_within(&pidfd, None).map_err(WorkspaceError::probe)?;
+        let heard = match &obituaries {
+            Some(obituaries) => hear(obituaries, &pidfd, init.pid)?,
+            None => process::ended_within(&pidfd, None)
+                .map(|_| None)
+                .map_err(WorkspaceError::probe)?,
+        };
         let seen = ending::uncollected(init.pid, init.start_time).map_err(WorkspaceError::probe)?;
-        Ok(seen
+        Ok(heard
+            .or(seen)
             .or_else(|| collected(&pidfd))
             .or_else(|| self.noted_exit()))
     }
@@ -228,6 +249,38 @@ impl Workspace {
     fn noted_exit(&self) -> Option<Exit> {
         let bytes = self.home.read(store::EXIT).ok().flatten()?;
         serde_json::from_slice(&bytes).ok()
+    }
+}
+
+/// Waits for the end of a process and what is heard of it, which may come a moment after the end itself.
+fn hear(
+    obituaries: &Obituaries,
+    pidfd: &OwnedFd,
+    pid: i32,
+) -> Result<Option<Exit>, WorkspaceError> {
+    let moment = Timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
+    loop {
+        let mut watched = [
+            PollFd::new(pidfd, PollFlags::IN),
+            PollFd::new(obituaries, PollFlags::IN),
+        ];
+        match rustix::event::poll(&mut watched, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(WorkspaceError::probe(errno)),
+        }
+        let ended = !watched[0].revents().is_empty();
+        let heard = obituaries.of(pid);
+        if heard.is_some() {
+            return Ok(heard);
+        }
+        if ended {
+            let mut last = [PollFd::new(obituaries, PollFlags::IN)];
+            rustix::event::poll(&mut last, Some(&moment)).map_err(WorkspaceError::probe)?;
+            return Ok(obituaries.of(pid));
+        }
     }
 }
 

@@ -1,9 +1,16 @@
 //! `run` and `wait`: staying with a workspace, and how its end is reported.
 
 use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::process::Stdio;
 
 use serde_json::json;
+
+use bulkhead::sys::clone;
+use bulkhead::sys::clone::Birth;
+use bulkhead::sys::ending::Obituaries;
+use bulkhead::sys::process;
+use bulkhead::sys::process::Exit;
 
 use crate::need;
 use crate::support::bundle::Bundle;
@@ -119,6 +126,16 @@ fn run_keeps_a_workspace_that_is_to_be_kept() {
     assert_eq!(home.bulkhead(["wait", &id]).status, 4);
 }
 
+/// Whether a process holds a handle to another.
+fn watches_a_process(pid: u32) -> bool {
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut links = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    links.any(|link| link.to_string_lossy().contains("pidfd"))
+}
+
 #[test]
 fn wait_exits_as_the_program_did() {
     need!(root, cgroup2);
@@ -126,7 +143,23 @@ fn wait_exits_as_the_program_did() {
     let bundle = Bundle::shell("while [ ! -e /go ]; do sleep 0.01; done; exit 6");
     let id = home.id();
     home.start(&bundle, &id);
-    let waiting = home.command().args(["wait", &id]).spawn();
+    let mut waiting = home.command().args(["wait", &id]).spawn().unwrap();
+    eventually("the wait", || watches_a_process(waiting.id()));
     std::fs::write(bundle.rootfs("/go"), "").unwrap();
-    assert_eq!(waiting.unwrap().wait().unwrap().code(), Some(6));
+    assert_eq!(waiting.wait().unwrap().code(), Some(6));
+}
+
+#[test]
+fn the_end_of_a_process_that_is_nobodys_child_here_is_heard_of() {
+    need!(root);
+    let obituaries = Obituaries::begin().unwrap();
+    let child = clone::spawn(Birth::default(), || 7).unwrap();
+    process::ended_within(&child.pidfd, None).unwrap();
+    process::wait(child.pidfd.as_fd()).unwrap();
+    let heard = std::cell::Cell::new(None);
+    eventually("the news", || {
+        heard.set(heard.get().or(obituaries.of(child.pid)));
+        heard.get().is_some()
+    });
+    assert_eq!(heard.get(), Some(Exit::Status(7)));
 }
