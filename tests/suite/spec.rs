@@ -2,6 +2,7 @@
 
 mod examples;
 mod oracle;
+mod promises;
 mod properties;
 mod random;
 mod walk;
