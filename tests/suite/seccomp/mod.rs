@@ -11,6 +11,7 @@ mod compare;
 mod corners;
 mod engine;
 mod generated;
+mod kernel;
 mod meaning;
 mod oracle;
 mod profiles;
