@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::Serialize;
 
-use crate::plan::seccomp::Filter;
+pub use crate::plan::seccomp::Filter;
 
 /// A point where the one who does the steps waits for the one who started it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
