@@ -154,11 +154,14 @@ impl Doing {
             self.outfit.listener = Some(listener);
             return Ok(());
         }
-        if released(&self.outfit.channel)? {
-            Ok(())
-        } else {
-            Err(Trouble::because(Reason::Abandoned, Errno::PIPE))
+        if !released(&self.outfit.channel)? {
+            return Err(Trouble::because(Reason::Abandoned, Errno::PIPE));
         }
+        if barrier == Barrier::Outside {
+            // Who maps the user namespace had to look into this process; nobody has to from here on.
+            crate::sys::process::hide()?;
+        }
+        Ok(())
     }
 }
 

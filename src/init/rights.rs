@@ -56,8 +56,7 @@ pub(super) fn apply(step: &Step) -> Result<()> {
 /// The user who made the namespace has no number in it; its root has.
 fn become_root() -> Result<()> {
     identity::become_group(0)?;
-    identity::become_user(0)?;
-    crate::sys::process::hide()
+    identity::become_user(0)
 }
 
 /// A kernel without keys, or a user with too many, does not keep a program from running.

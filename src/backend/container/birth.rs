@@ -195,7 +195,7 @@ impl Child<'_> {
     }
 
     /// From here on others must not look into this process. Who maps its user namespace must: then it is
-    /// hidden when it becomes root there.
+    /// hidden when that is done.
     fn hide(&self) -> Result<(), Trouble> {
         if self.plan.namespaces.mapping.is_none() {
             Ok(process::hide()?)
