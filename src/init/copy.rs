@@ -68,7 +68,11 @@ fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, levels: u32) -> Re
             let target = rustix::fs::readlinkat(from, name, Vec::new())?;
             rustix::fs::symlinkat(&target, to, name)?;
         }
-        kind => rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?,
+        kind @ (FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown) => rustix::fs::mknodat(to, name, kind, mode, stat.st_rdev)?,
     }
     own(to, name, &stat, mode)
 }

@@ -378,6 +378,10 @@ pub struct HookState {
 }
 
 impl fmt::Display for Step {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the steps are described by three functions, one after the other"
+    )]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root { path, .. } => write!(f, "take {} as the root", path.display()),
@@ -413,6 +417,10 @@ impl fmt::Display for Step {
 
 impl Step {
     /// The steps that concern the process and not the tree.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is left is described by the next function"
+    )]
     fn describe_process(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Await(barrier) => write!(f, "wait for {barrier}"),
@@ -436,6 +444,10 @@ impl Step {
     }
 
     /// The steps that concern what the program may do, and the program.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the two functions before this have described the others"
+    )]
     fn describe_rights(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Schedule(scheduling) => {

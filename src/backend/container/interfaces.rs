@@ -92,20 +92,24 @@ impl Route {
             .attributes
             .push(LinkAttribute::IfName(name.to_owned()));
         let found = self.ask(RouteNetlinkMessage::GetLink(message), NLM_F_ACK)?;
-        let links = found.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => Some(link.header.index),
-            _ => None,
+        let mut links = found.into_iter().filter_map(|answer| {
+            let RouteNetlinkMessage::NewLink(link) = answer else {
+                return None;
+            };
+            Some(link.header.index)
         });
-        links.last().ok_or(Errno::NODEV)
+        links.next_back().ok_or(Errno::NODEV)
     }
 
     /// The lasting addresses of global scope.
     fn addresses_of(&mut self, index: u32) -> Result<Vec<AddressMessage>> {
         let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let found = self.ask(question, NLM_F_DUMP)?;
-        let addresses = found.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewAddress(address) => Some(address),
-            _ => None,
+        let addresses = found.into_iter().filter_map(|answer| {
+            let RouteNetlinkMessage::NewAddress(address) = answer else {
+                return None;
+            };
+            Some(address)
         });
         let lasting = |address: &AddressMessage| {
             address.header.index == index
@@ -181,6 +185,10 @@ impl Route {
 }
 
 /// Takes the messages of one datagram; gives whether it held the end.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what is no answer, end or error is of no interest here"
+)]
 fn take_answers(bytes: &[u8], answers: &mut Vec<RouteNetlinkMessage>) -> Result<bool> {
     let mut rest = bytes;
     while !rest.is_empty() {
