@@ -13,6 +13,7 @@ mod events;
 mod exec;
 mod handing;
 mod hooks;
+mod host;
 mod lifecycle;
 mod removal;
 mod run;
