@@ -15,6 +15,7 @@ mod handing;
 mod hooks;
 mod host;
 mod lifecycle;
+mod plan;
 mod removal;
 mod run;
 mod seccomp;
