@@ -36,6 +36,8 @@ pub struct Supplies<'a> {
     pub console: Option<OwnedFd>,
     /// The socket that a first program waits on for its start; `None` when the creator starts it.
     pub listener: Option<OwnedFd>,
+    /// A lock that ends with the caller: the process has no copy of it.
+    pub lock: Option<BorrowedFd<'a>>,
     /// Whether the time of each step is printed.
     pub timed: bool,
 }

@@ -109,7 +109,10 @@ pub enum EnclosureError {
         state: &'static str,
     },
     /// There is no cgroup to do it with.
-    #[error("cannot {action}: the workspace has no cgroup of its own")]
+    #[error(
+        "cannot {action}: the workspace has no cgroup of its own; \
+         start it where its user may make cgroups (delegation, cgroups(7))"
+    )]
     NoCgroup {
         /// What was tried.
         action: &'static str,

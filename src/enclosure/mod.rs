@@ -67,10 +67,8 @@ impl Enclosure {
                     made.group = Some(group);
                     made.remarks.extend(remarks);
                 }
-                Err(error) if plan.dispensable && error.is_refusal() => {
-                    made.remarks.push(format!("{error}, ignoring"));
-                    made.place = Place::Nowhere;
-                }
+                // Nothing that was asked for depends on it, so nobody is told each time.
+                Err(error) if plan.dispensable && error.is_refusal() => made.place = Place::Nowhere,
                 Err(error) => return Err(error),
             },
         }

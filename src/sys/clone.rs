@@ -27,9 +27,10 @@ pub struct Birth<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Whether the caller's parent becomes its parent (`CLONE_PARENT`).
     pub sibling: bool,
-    /// A descriptor of the caller's that the copy closes at once, so that its other end can tell when the
-    /// caller has gone. The copy never comes back to the frame that owns it.
-    pub leave: Option<BorrowedFd<'a>>,
+    /// Descriptors of the caller's that the copy closes at once: one whose other end shall be able to tell when
+    /// the caller has gone, a lock that shall end with the caller. The copy never comes back to the frames that
+    /// own them.
+    pub leave: &'a [BorrowedFd<'a>],
 }
 
 /// Runs `child` in a copy of this process and ends that copy with the status that `child` returns.
@@ -68,7 +69,7 @@ pub fn spawn(birth: Birth<'_>, child: impl FnOnce() -> i32) -> Result<Spawned> {
     };
     let pid = checked(made)?;
     if pid == 0 {
-        if let Some(descriptor) = birth.leave {
+        for descriptor in birth.leave {
             // SAFETY: this copy of the descriptor belongs to a frame that is never returned to, because the
             // process ends below.
             unsafe { libc::close(descriptor.as_raw_fd()) };

@@ -75,12 +75,22 @@ pub fn run(program: &Program<'_>) -> io::Result<Outcome> {
         .stdin(Stdio::piped())
         .stdout(output_end.try_clone()?)
         .stderr(output_end);
+    // SAFETY: the closure makes one system call and touches no memory that another thread could hold.
+    unsafe {
+        command.pre_exec(end_with_parent);
+    }
     let mut child = command.spawn()?;
     // The command holds the writing ends of the output.
     drop(command);
     let pidfd = process::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
     let input = child.stdin.take().map(OwnedFd::from);
     Talk::new(input, output.into(), pidfd, program)?.until_end()
+}
+
+/// Who kills this process, because the program hangs, means the program too.
+fn end_with_parent() -> io::Result<()> {
+    let signal = Some(rustix::process::Signal::KILL);
+    Ok(rustix::process::set_parent_process_death_signal(signal)?)
 }
 
 /// The conversation with a running program.

@@ -175,7 +175,7 @@ impl Workspace {
             state: Status::Stopped,
             event: Event::Exit,
         };
-        if number == KILL && self.record.shared_pids && self.record.place.directory().is_some() {
+        if number == KILL && self.record.shared_pids && self.has_cgroup() {
             return self.kill_all(ended);
         }
         let init = self.record.init.as_ref().ok_or(ended)?;
@@ -183,6 +183,11 @@ impl Workspace {
             Err(Errno::SRCH) => Err(ended.into()),
             answer => answer.map_err(|source| WorkspaceError::Signal { number, source }),
         }
+    }
+
+    /// Whether it has a cgroup in which nobody else is.
+    fn has_cgroup(&self) -> bool {
+        self.home.noted(store::CGROUP).is_some()
     }
 
     fn kill_all(&self, ended: NotNow) -> Result<(), WorkspaceError> {
@@ -199,7 +204,7 @@ impl Workspace {
     ///
     /// Fails when its cgroup cannot be read, or a process not be signalled.
     pub fn signal_all(&self, number: i32) -> Result<(), WorkspaceError> {
-        if self.record.place.directory().is_none() {
+        if !self.has_cgroup() {
             return match self.signal(number) {
                 Err(WorkspaceError::NotNow(_)) => Ok(()),
                 answer => answer,

@@ -244,6 +244,7 @@ impl Joiner<'_> {
             birthplace: enclosure.birthplace(),
             console,
             listener: None,
+            lock: None,
             timed: self.timed,
         };
         let mut attendant = Guide {

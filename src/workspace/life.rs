@@ -35,6 +35,23 @@ impl Life {
         })
     }
 
+    /// It as one line, for [`Life::from_text`].
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{} {} {}", self.pid, self.start_time, self.boot)
+    }
+
+    /// Reads what [`Life::text`] gave; nothing when it is something else.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        Some(Self {
+            pid: words.next()?.parse().ok()?,
+            start_time: words.next()?.parse().ok()?,
+            boot: words.next()?.to_owned(),
+        })
+    }
+
     /// Whether it still goes on; a process whose remains only wait to be collected has ended.
     #[must_use]
     pub fn goes_on(&self) -> bool {
@@ -85,6 +102,13 @@ mod tests {
 
     fn own() -> Life {
         Life::of(i32::try_from(std::process::id()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_life_is_read_from_its_text() {
+        assert_eq!(Life::from_text(&own().text()), Some(own()));
+        assert_eq!(Life::from_text("1 2"), None);
+        assert_eq!(Life::from_text("/sys/fs/cgroup x y"), None);
     }
 
     #[test]

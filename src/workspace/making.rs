@@ -13,6 +13,7 @@ use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::container::Container;
 use crate::enclosure::Enclosure;
+use crate::enclosure::Place;
 use crate::enclosure::rdt;
 use crate::spec::state::Status;
 use crate::sys::socket;
@@ -144,15 +145,15 @@ fn intent(wish: &Wish, blueprint: &Blueprint) -> Result<Record, WorkspaceError> 
     Ok(record)
 }
 
-fn erect(
+/// Writes down what will be made, and makes the enclosure.
+pub(super) fn found(
     home: &Home,
     record: &mut Record,
     blueprint: &Blueprint,
-    arrangement: Arrangement,
     report: &dyn Report,
-) -> Result<Made, WorkspaceError> {
+) -> Result<Enclosure, WorkspaceError> {
     if let Some(directory) = record.place.directory() {
-        home.note(store::CGROUP, &directory)?;
+        home.note(store::INTENDED, &directory)?;
     }
     home.write(store::STATE, &record.to_bytes()?)?;
     home.write(store::CONFIG, &blueprint.config)?;
@@ -162,11 +163,26 @@ fn erect(
             source,
         })?;
     }
-    let mut enclosure = Enclosure::prepare(&blueprint.cgroup)?;
+    let enclosure = Enclosure::prepare(&blueprint.cgroup)?;
     for remark in enclosure.remarks() {
         report.warning(remark);
     }
     record.place = enclosure.place().clone();
+    if enclosure.exists() {
+        // From here on whoever is in there belongs to this workspace, and may be killed.
+        home.claim()?;
+    }
+    Ok(enclosure)
+}
+
+fn erect(
+    home: &Home,
+    record: &mut Record,
+    blueprint: &Blueprint,
+    arrangement: Arrangement,
+    report: &dyn Report,
+) -> Result<Made, WorkspaceError> {
+    let mut enclosure = found(home, record, blueprint, report)?;
     let listener = arrangement
         .started_later
         .then(|| start_socket(home))
@@ -183,10 +199,12 @@ fn erect(
         birthplace: birthplace.as_ref().map(AsFd::as_fd),
         console: arrangement.console,
         listener,
+        lock: Some(home.as_fd()),
         timed: arrangement.timed,
     };
     let born_there = birthplace.is_some();
     let mut attendant = Maker {
+        home,
         blueprint,
         record,
         enclosure: &mut enclosure,
@@ -210,8 +228,6 @@ fn start_socket(home: &Home) -> Result<OwnedFd, WorkspaceError> {
 }
 
 /// Hands the caller what it asked for, and lets other commands at the workspace.
-///
-/// The lock is given back by name: the waiting process has a copy of the descriptor that holds it.
 pub(super) fn hand_back(standing: &Standing, receipts: &Receipts) -> Result<(), WorkspaceError> {
     if let Some(path) = &receipts.pidfd_socket {
         handing::send_pidfd(path, standing.made.process.as_fd())?;
@@ -239,6 +255,7 @@ pub(super) fn take_back(
 /// Attends to a workspace while it is made.
 #[derive(Debug)]
 struct Maker<'a> {
+    home: &'a Home,
     blueprint: &'a Blueprint,
     record: &'a mut Record,
     enclosure: &'a mut Enclosure,
@@ -247,8 +264,15 @@ struct Maker<'a> {
 
 impl Attendant for Maker<'_> {
     fn place(&mut self, pid: i32) -> anyhow::Result<()> {
-        if !self.born_there {
-            self.enclosure.adopt(pid)?;
+        if self.born_there {
+            return Ok(());
+        }
+        self.enclosure.adopt(pid)?;
+        match self.record.place {
+            Place::Nowhere => self
+                .home
+                .note(store::INIT, Life::of(pid)?.text().as_ref())?,
+            Place::Directory { .. } | Place::Scope { .. } => self.home.claim()?,
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::enclosure::Enclosure;
+use crate::enclosure::Place;
 use crate::enclosure::rdt;
 use crate::spec::id::ContainerId;
 use crate::spec::state::Status;
@@ -88,7 +89,8 @@ fn delete_unknown(
     report: &dyn Report,
 ) -> Result<(), WorkspaceError> {
     let populated = left_enclosure(&home).is_some_and(|left| left.populated().unwrap_or(true));
-    if populated && !force {
+    let lives = populated || left_init(&home).is_some_and(|init| init.goes_on());
+    if lives && !force {
         return Err(error);
     }
     report.warning(&format!(
@@ -103,7 +105,9 @@ fn lock_by_force(home: &Home, id: &ContainerId) -> Result<(), StoreError> {
     if home.try_lock()? {
         return Ok(());
     }
-    if let Some(enclosure) = left_enclosure(home) {
+    if home.noted(store::CGROUP).is_some()
+        && let Some(enclosure) = left_enclosure(home)
+    {
         // What cannot be killed now is tried again, and reported, under the lock.
         drop(enclosure.kill());
     }
@@ -140,7 +144,12 @@ pub(super) fn take_back(
     error: WorkspaceError,
     report: &dyn Report,
 ) -> WorkspaceError {
-    let left = remove(home, Some(record), report);
+    let mut record = record.clone();
+    if home.noted(store::CGROUP).is_none() {
+        // What was made of it has been removed already; what is there is somebody else's.
+        record.place = Place::Nowhere;
+    }
+    let left = remove(home, Some(&record), report);
     if left.is_empty() {
         return error;
     }
@@ -179,15 +188,16 @@ pub(super) fn remove(
 
 /// Kills every process and waits until none is left.
 fn end_processes(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceError> {
-    if let Some(enclosure) = enclosure_of(home, record)? {
+    if home.noted(store::CGROUP).is_some()
+        && let Some(enclosure) = enclosure_of(home, record)?
+    {
         enclosure.kill()?;
         enclosure.wait_empty(Instant::now() + PATIENCE)?;
     }
-    // Outside a cgroup of its own, or before it was moved there, the first process is all that is known.
-    let init = record
-        .and_then(|record| record.init.as_ref())
-        .filter(|init| init.goes_on());
-    if let Some(init) = init
+    // Outside a cgroup of its own the first process is all that is known.
+    let init = record.and_then(|record| record.init.clone());
+    let init = init.or_else(|| left_init(home));
+    if let Some(init) = init.filter(Life::goes_on)
         && let Some(pidfd) = init.open()
     {
         process::signal(pidfd.as_fd(), KILL).unwrap_or_default();
@@ -199,7 +209,13 @@ fn end_processes(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceEr
 }
 
 fn remove_cgroup(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceError> {
-    if let Some(mut enclosure) = enclosure_of(home, record)? {
+    let Some(mut enclosure) = enclosure_of(home, record)? else {
+        return Ok(());
+    };
+    // One that was only intended may have been somebody else's before; this program leaves none like that.
+    let foreign =
+        home.noted(store::CGROUP).is_none() && (enclosure.populated()? || enclosure.frozen()?);
+    if !foreign {
         enclosure.remove()?;
     }
     Ok(())
@@ -214,7 +230,15 @@ fn enclosure_of(home: &Home, record: Option<&Record>) -> Result<Option<Enclosure
 
 /// The enclosure that the note in the directory names, which is there even when the record is not.
 fn left_enclosure(home: &Home) -> Option<Enclosure> {
-    Enclosure::at(&home.noted(store::CGROUP)?).ok()
+    let noted = home
+        .noted(store::CGROUP)
+        .or_else(|| home.noted(store::INTENDED));
+    Enclosure::at(&noted?).ok()
+}
+
+/// The first process that the note in the directory names.
+fn left_init(home: &Home) -> Option<Life> {
+    Life::from_text(home.noted(store::INIT)?.to_str()?)
 }
 
 /// No error, the only one, or all of them as one.

@@ -4,6 +4,8 @@
 //! ROOT/ID/state.json   the record, replaced as a whole
 //! ROOT/ID/config.json  the configuration, as it was given
 //! ROOT/ID/cgroup       a link whose text is the path of its cgroup: read when the record cannot be
+//! ROOT/ID/cgroup.new   the same before that cgroup is known to be its own: nobody in it is killed then
+//! ROOT/ID/init         a link whose text is the life of its first process, where that has no cgroup of its own
 //! ROOT/ID/exit.json    how its first process ended, when `run --keep` saw it
 //! ROOT/ID/start.sock   where its first process waits for `start`
 //! ROOT/ID/notify/      where it tells the service manager that it is ready
@@ -33,6 +35,10 @@ use crate::workspace::root::StateRoot;
 
 /// The link that names the cgroup.
 pub const CGROUP: &str = "cgroup";
+/// The link that names the cgroup before it is known that nobody else is in it.
+pub const INTENDED: &str = "cgroup.new";
+/// The link that names the first process where no cgroup leads to it.
+pub const INIT: &str = "init";
 /// The record.
 pub const STATE: &str = "state.json";
 /// The configuration as it was given.
@@ -285,6 +291,16 @@ impl Home {
     pub fn noted(&self, name: &str) -> Option<PathBuf> {
         let text = rustix::fs::readlinkat(&self.directory, name, Vec::new()).ok()?;
         Some(OsString::from_vec(text.into_bytes()).into())
+    }
+
+    /// Writes down that the cgroup that was intended is its own: whoever is in it may be killed.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `renameat(2)` does.
+    pub fn claim(&self) -> Result<(), StoreError> {
+        rustix::fs::renameat(&self.directory, INTENDED, &self.directory, CGROUP)
+            .map_err(failed("cannot replace", &self.path.join(CGROUP)))
     }
 
     /// Removes everything of it and at last the directory.

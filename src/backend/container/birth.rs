@@ -19,6 +19,7 @@ use super::dialogue::Turn;
 use super::lift;
 use super::mapping;
 use super::outside;
+use super::second;
 use crate::backend::Attendant;
 use crate::backend::BackendError;
 use crate::backend::Handle;
@@ -56,6 +57,7 @@ pub(super) fn create(
     let joins = open_joins(&plan.namespaces)?;
     let (here, there) = channel()?;
     let birthplace = supplies.birthplace;
+    let leave: Vec<_> = std::iter::once(here.as_fd()).chain(supplies.lock).collect();
     let outfit = Outfit {
         channel: there,
         listener: supplies.listener,
@@ -69,13 +71,13 @@ pub(super) fn create(
         outfit,
     };
     let born = if plan.namespaces.two_generations() {
-        two_generations(child, birthplace, here.as_fd())?
+        two_generations(child, birthplace, &leave)?
     } else {
         let birth = Birth {
             namespaces: at_birth(&plan.namespaces),
             cgroup: birthplace,
             sibling: false,
-            leave: Some(here.as_fd()),
+            leave: &leave,
         };
         clone::spawn(birth, || child.run()).map_err(BackendError::kernel("make the process"))?
     };
@@ -244,18 +246,8 @@ impl Child<'_> {
         if maps_early(&self.plan.namespaces) {
             kinds &= !namespaces::USER;
         }
-        let birth = Birth {
-            namespaces: kinds,
-            cgroup: birthplace,
-            sibling: true,
-            leave: None,
-        };
-        let second = clone::spawn(birth, || self.run());
-        match second {
-            Ok(second) => Message::Born(second.pid).send(&channel).unwrap_or_default(),
-            Err(errno) => return Err((channel, errno.into())),
-        }
-        Ok(())
+        second::announce(kinds, birthplace, &channel, || self.run())
+            .map_err(|errno| (channel, errno.into()))
     }
 
     /// Enters what only a child will live in.
@@ -316,16 +308,17 @@ fn write_offsets(lines: &str) -> Result<(), Trouble> {
 fn two_generations(
     child: Child<'_>,
     birthplace: Option<BorrowedFd<'_>>,
-    channel: BorrowedFd<'_>,
+    leave: &[BorrowedFd<'_>],
 ) -> Result<Spawned, BackendError> {
     let plan = child.plan;
+    let channel = leave.first().copied().ok_or(BackendError::OutOfTurn)?;
     let early = maps_early(&plan.namespaces);
     let kinds = if early { namespaces::USER } else { 0 };
     let birth = Birth {
         namespaces: kinds,
         cgroup: birthplace,
         sibling: false,
-        leave: Some(channel),
+        leave,
     };
     let first = clone::spawn(birth, || child.run_first(birthplace))
         .map_err(BackendError::kernel("make the process"))?;

@@ -12,6 +12,7 @@ use super::dialogue::BEFORE_STEPS;
 use super::dialogue::Dialogue;
 use super::dialogue::Turn;
 use super::outside;
+use super::second;
 use crate::backend::Attendant;
 use crate::backend::BackendError;
 use crate::backend::Handle;
@@ -161,7 +162,7 @@ impl Guest<'_> {
             namespaces: 0,
             cgroup: birthplace,
             sibling: false,
-            leave: Some(channel),
+            leave: &[channel],
         };
         clone::spawn(birth, || self.run(namespaces & !namespaces::PID))
             .map_err(BackendError::kernel("make the process"))
@@ -176,7 +177,7 @@ impl Guest<'_> {
             namespaces: 0,
             cgroup: birthplace,
             sibling: false,
-            leave: Some(channel),
+            leave: &[channel],
         };
         let first = clone::spawn(birth, || self.run_first())
             .map_err(BackendError::kernel("make the process"))?;
@@ -214,18 +215,10 @@ impl Guest<'_> {
         } = *self.target;
         let said = match namespace::enter(process, namespaces) {
             Err(errno) => failed(errno.into()),
-            Ok(()) => {
-                let birth = Birth {
-                    namespaces: 0,
-                    cgroup: None,
-                    sibling: true,
-                    leave: None,
-                };
-                match clone::spawn(birth, || self.run(0)) {
-                    Ok(second) => Message::Born(second.pid),
-                    Err(errno) => failed(errno.into()),
-                }
-            }
+            Ok(()) => match second::announce(0, None, &channel, || self.run(0)) {
+                Ok(()) => return 0,
+                Err(errno) => failed(errno.into()),
+            },
         };
         said.send(&channel).unwrap_or_default();
         0

@@ -7,6 +7,7 @@ mod interfaces;
 mod lift;
 mod mapping;
 mod outside;
+mod second;
 
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
