@@ -4,7 +4,6 @@
 //! for nothing else: on a unified machine that is one `statfs`, two small files and `uname`.
 
 pub mod cgroup;
-pub mod survey;
 
 use std::io;
 

@@ -77,3 +77,13 @@ pub(crate) fn systemd() -> Need {
         .then_some(())
         .ok_or_else(|| "only in the test machine with systemd as its init".to_owned())
 }
+
+/// strace, to end a process at a system call of its own.
+pub(crate) fn strace() -> Need {
+    let found = ["/usr/bin/strace", "/usr/local/bin/strace"]
+        .iter()
+        .any(|path| Path::new(path).exists());
+    found
+        .then_some(())
+        .ok_or_else(|| "strace is not installed".to_owned())
+}

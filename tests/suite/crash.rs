@@ -1,0 +1,47 @@
+//! Whatever moment the runtime is killed at, whatever becomes of its files: `delete --force` succeeds and nothing is left.
+
+mod damage;
+mod hazards;
+mod identity;
+mod races;
+mod sweeps;
+mod syscalls;
+
+use std::process::Child;
+use std::process::ExitStatus;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How long a command may take before it hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for a command's end, within bounds.
+#[track_caller]
+fn ended(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("a command hangs");
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    /// A number below `limit`.
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit.max(1)
+    }
+}
