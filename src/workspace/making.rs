@@ -35,6 +35,9 @@ use crate::workspace::store;
 use crate::workspace::store::Home;
 use crate::workspace::store::Store;
 
+/// The annotation that asks for a pidfd, for callers that cannot give `--pidfd-socket` (crun's name for it).
+const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
+
 /// What a caller is handed back.
 #[derive(Debug, Clone, Default)]
 pub struct Receipts {
@@ -229,7 +232,12 @@ fn start_socket(home: &Home) -> Result<OwnedFd, WorkspaceError> {
 
 /// Hands the caller what it asked for, and lets other commands at the workspace.
 pub(super) fn hand_back(standing: &Standing, receipts: &Receipts) -> Result<(), WorkspaceError> {
-    if let Some(path) = &receipts.pidfd_socket {
+    let receiver = standing
+        .record
+        .annotations
+        .get(PIDFD_RECEIVER)
+        .map(PathBuf::from);
+    for path in receipts.pidfd_socket.iter().chain(&receiver) {
         handing::send_pidfd(path, standing.made.process.as_fd())?;
     }
     if let Some(path) = &receipts.pid_file {

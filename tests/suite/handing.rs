@@ -208,6 +208,20 @@ fn a_pidfd_comes_over_its_socket() {
 }
 
 #[test]
+fn a_pidfd_comes_where_the_annotation_says() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let path = home.beside("pidfd.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let bundle = Bundle::new(&["sleep", "1000"])
+        .with(|config| config["annotations"] = json!({"run.oci.pidfd_receiver": path}));
+    let id = home.id();
+    home.create(&bundle, &id);
+    let (_, pidfd) = received(&listener);
+    bulkhead::sys::process::signal(pidfd.as_fd(), 0).unwrap();
+}
+
+#[test]
 fn only_descriptors_that_are_to_be_kept_are_handed_in() {
     need!(root, cgroup2);
     let home = Home::new();

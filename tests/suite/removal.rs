@@ -118,3 +118,75 @@ fn one_of_many_that_create_at_once_wins_and_the_others_leave_nothing() {
     home.bulkhead(["delete", "--force", &id]).ok();
     assert_eq!(home.bulkhead(["list", "-q"]).ok(), "");
 }
+
+/// The directories of cgroup2 whose name is `id`.
+fn cgroups_of(id: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![std::path::PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = open.pop() {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if entry.file_name() == id {
+                found.push(entry.path());
+            }
+            open.push(entry.path());
+        }
+    }
+    found
+}
+
+#[test]
+fn whenever_a_create_is_killed_a_deletion_by_force_leaves_nothing() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), sleeper());
+    for moment in 0..40u64 {
+        let id = home.id();
+        let mut command = home.command();
+        command
+            .args(["create", "-b"])
+            .arg(bundle.path())
+            .arg(&id)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut creating = command.spawn().unwrap();
+        std::thread::park_timeout(std::time::Duration::from_micros(500 * moment));
+        creating.kill().unwrap();
+        creating.wait().unwrap();
+        let noted = std::fs::read(home.root().join(&id).join("state.json")).unwrap_or_default();
+        home.bulkhead(["delete", "--force", &id]).ok();
+        assert_eq!(
+            cgroups_of(&id),
+            Vec::<std::path::PathBuf>::new(),
+            "after {moment}"
+        );
+        assert!(!home.root().join(&id).exists(), "after {moment}");
+        let init = serde_json::from_slice::<serde_json::Value>(&noted).unwrap_or_default();
+        let pid = init["init"]["pid"].as_i64().unwrap_or(i64::MAX);
+        assert!(
+            !lives(i32::try_from(pid).unwrap_or(i32::MAX)),
+            "after {moment}"
+        );
+    }
+}
+
+#[test]
+fn creating_and_deleting_at_once_leaves_nothing_or_a_whole_workspace() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), sleeper());
+    for _ in 0..10 {
+        let id = home.id();
+        let mut command = home.command();
+        command
+            .args(["create", "-b"])
+            .arg(bundle.path())
+            .arg(&id)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut creating = command.spawn().unwrap();
+        home.bulkhead(["delete", "--force", &id]).ok();
+        creating.wait().unwrap();
+        home.bulkhead(["delete", "--force", &id]).ok();
+        assert_eq!(cgroups_of(&id), Vec::<std::path::PathBuf>::new());
+        assert_eq!(home.bulkhead(["list", "-q"]).ok(), "");
+    }
+}
