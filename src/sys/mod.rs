@@ -7,6 +7,7 @@ pub mod identity;
 pub mod mount;
 pub mod namespace;
 pub mod path;
+pub mod probe;
 pub mod process;
 pub mod program;
 pub mod seal;

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
+use crate::support::home::eventually;
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines()
@@ -117,7 +118,7 @@ fn what_has_ended_is_not_reported_on() {
     let (home, bundle) = (Home::new(), Bundle::new(&["true"]));
     let id = home.id();
     home.start(&bundle, &id);
-    home.bulkhead(["wait", &id]).ok();
+    eventually("the end", || home.status(&id) == "stopped");
     let refused = home.bulkhead(["events", "--stats", &id]).failed();
     assert!(refused.contains("not running"), "{refused}");
 }
