@@ -531,3 +531,81 @@ fn a_kill_for_lack_of_memory_is_told_and_then_the_end() {
     assert_eq!(made.oom_kills().unwrap(), 1);
     scene.children.push(glutton);
 }
+
+#[test]
+fn a_group_that_is_given_away_is_given_with_the_files_for_it_and_no_others() {
+    use std::os::unix::fs::MetadataExt;
+    let Some(scene) = Scene::with(&["memory"]) else {
+        return;
+    };
+    let mut plan = scene.plan(r#"{"memory":{"limit":67108864}}"#);
+    plan.owner = Some(1000);
+    let _made = Enclosure::prepare(&plan).unwrap();
+    let directory = scene.root().join("box");
+    let owner = |file: &str| fs::metadata(directory.join(file)).unwrap().uid();
+    let given = [
+        ".",
+        "cgroup.procs",
+        "cgroup.subtree_control",
+        "cgroup.threads",
+    ]
+    .map(owner);
+    assert_eq!(given, [1000; 4]);
+    assert_eq!(
+        ["memory.max", "cgroup.freeze", "cgroup.kill"].map(owner),
+        [0; 3]
+    );
+}
+
+#[test]
+fn a_group_below_one_of_threads_holds_threads_and_can_be_killed() {
+    let Some(mut scene) = Scene::with(&["pids", "memory"]) else {
+        return;
+    };
+    fs::create_dir(scene.root()).unwrap();
+    fs::create_dir(scene.root().join("sibling")).unwrap();
+    fs::write(scene.root().join("sibling/cgroup.type"), "threaded").unwrap();
+    let refused = Enclosure::prepare(&scene.plan(r#"{"memory":{"limit":67108864}}"#)).unwrap_err();
+    assert!(
+        !matches!(refused, EnclosureError::Frozen { .. }),
+        "{refused}"
+    );
+    let mut made = scene.prepared(r#"{"pids":{"limit":9}}"#);
+    assert_eq!(scene.read("cgroup.type"), "threaded");
+    let mut parent = Enclosure::at(&scene.root()).unwrap();
+    let pid = scene.inhabit(&mut parent);
+    fs::write(scene.root().join("box/cgroup.threads"), pid.to_string()).unwrap();
+    assert_eq!(made.processes().unwrap(), [pid]);
+    made.kill().unwrap();
+    made.wait_empty(soon()).unwrap();
+    made.remove().unwrap();
+}
+
+#[test]
+fn a_rate_is_in_force_for_its_device() {
+    let Some(scene) = Scene::with(&["io"]) else {
+        return;
+    };
+    let disks = fs::read_dir("/sys/block")
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let disk = disks
+        .filter(|path| path.join("device").exists())
+        .min()
+        .unwrap();
+    let device = fs::read_to_string(disk.join("dev"))
+        .unwrap()
+        .trim()
+        .to_owned();
+    let (major, minor) = device.split_once(':').unwrap();
+    let entry = |rate: u64| format!(r#"[{{"major":{major},"minor":{minor},"rate":{rate}}}]"#);
+    let _made = scene.prepared(&format!(
+        r#"{{"blockIO":{{"throttleReadBpsDevice":{},"throttleWriteIOPSDevice":{}}}}}"#,
+        entry(1_048_576),
+        entry(100),
+    ));
+    assert_eq!(
+        scene.read("io.max"),
+        format!("{device} rbps=1048576 wbps=max riops=max wiops=100")
+    );
+}
