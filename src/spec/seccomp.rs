@@ -4,11 +4,14 @@
 //! (an action, an operator, an architecture, a flag) is refused while reading; what each value means
 //! together with the others is checked by [`Seccomp::validate`]. Nothing here knows a syscall number.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use serde::Deserializer;
 use serde::Serialize;
+use serde::de::IntoDeserializer;
 
 use super::absent::null_is_default;
 
@@ -24,7 +27,10 @@ const MAX_ARGUMENT: u32 = 5;
 pub struct Seccomp {
     /// What happens to a system call that no rule names. Absent together with
     /// every rule means that no filter is wanted.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "empty_is_none",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub default_action: Option<Action>,
     /// The number that [`Action::Errno`] or [`Action::Trace`] returns as the
     /// default action; `EPERM` when absent.
@@ -427,6 +433,15 @@ fn is_needed(name: &str) -> bool {
     name == "write"
 }
 
+/// Reads the empty string, which callers written in Go write for an action that was never set, as none.
+fn empty_is_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Action>, D::Error> {
+    let Some(word) = Option::<Cow<'de, str>>::deserialize(from)?.filter(|word| !word.is_empty())
+    else {
+        return Ok(None);
+    };
+    Action::deserialize(word.into_deserializer()).map(Some)
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -444,9 +459,11 @@ mod tests {
 
     #[test]
     fn nothing_asked_is_no_filter() {
-        let profile: Seccomp = serde_json::from_str("{}").expect("empty is allowed");
-        assert!(profile.is_absent());
-        assert_eq!(profile.validate(), Ok(()));
+        for json in ["{}", r#"{"defaultAction":""}"#, r#"{"defaultAction":null}"#] {
+            let profile: Seccomp = serde_json::from_str(json).expect("empty is allowed");
+            assert!(profile.is_absent());
+            assert_eq!(profile.validate(), Ok(()));
+        }
     }
 
     #[test]
