@@ -5,7 +5,7 @@
 //! found from a table that is built by the compiler, in the time that others need to open a library.
 //!
 //! How names, several rules for one call, conditions and newer calls are treated is said in the modules
-//! [`names`], [`verdict`], [`clause`] and [`unnamed`].
+//! `names`, `verdict`, `clause` and `unnamed`.
 
 mod clause;
 mod machine;

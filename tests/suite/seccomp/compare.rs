@@ -11,21 +11,33 @@ use super::bpf::SystemCall;
 use super::oracle;
 
 pub(super) const X86_64: u32 = 0xc000_003e;
-const X86: u32 = 0x4000_0003;
 const X32_BIT: u32 = 0x4000_0000;
 
-/// What the kernel calls an architecture.
+/// What the kernel calls each architecture that libseccomp knows.
+pub(super) const MACHINES: &[(Arch, u32)] = &[
+    (Arch::X86_64, 0xc000_003e),
+    (Arch::X86, 0x4000_0003),
+    (Arch::X32, 0xc000_003e),
+    (Arch::Arm, 0x4000_0028),
+    (Arch::Aarch64, 0xc000_00b7),
+    (Arch::Mips, 0x0000_0008),
+    (Arch::Mips64, 0x8000_0008),
+    (Arch::Mips64N32, 0xa000_0008),
+    (Arch::Mipsel, 0x4000_0008),
+    (Arch::Mipsel64, 0xc000_0008),
+    (Arch::Mipsel64N32, 0xe000_0008),
+    (Arch::Ppc, 0x0000_0014),
+    (Arch::Ppc64, 0x8000_0015),
+    (Arch::Ppc64Le, 0xc000_0015),
+    (Arch::S390, 0x0000_0016),
+    (Arch::S390X, 0x8000_0016),
+    (Arch::Parisc, 0x0000_000f),
+    (Arch::Parisc64, 0x8000_000f),
+    (Arch::Riscv64, 0xc000_00f3),
+];
+
 fn audit(arch: Arch) -> u32 {
-    match arch {
-        Arch::X86 => X86,
-        Arch::Arm => 0x4000_0028,
-        Arch::Aarch64 => 0xc000_00b7,
-        Arch::Mipsel => 0x4000_0008,
-        Arch::Ppc64Le => 0xc000_0015,
-        Arch::Riscv64 => 0xc000_00f3,
-        Arch::X86_64 | Arch::X32 => X86_64,
-        other => panic!("{other} is in no profile here"),
-    }
+    MACHINES.iter().find(|(known, _)| *known == arch).unwrap().1
 }
 
 /// Every number that any table has, and the borders of what numbers can be.

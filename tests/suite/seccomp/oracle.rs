@@ -66,12 +66,17 @@ pub(super) fn real_numbers(arch: Arch, called: &str) -> Vec<u32> {
 
 /// The numbers in which an architecture's calls are, and ARM's own.
 pub(super) fn numbers(arch: Arch) -> impl Iterator<Item = i32> {
-    let first = match arch {
-        Arch::Mips | Arch::Mipsel => 4000,
-        Arch::Mips64 | Arch::Mipsel64 => 5000,
-        Arch::Mips64N32 | Arch::Mipsel64N32 => 6000,
-        Arch::X32 => 0x4000_0000,
-        _ => 0,
+    let is = |archs: &[Arch]| archs.contains(&arch);
+    let first = if is(&[Arch::Mips, Arch::Mipsel]) {
+        4000
+    } else if is(&[Arch::Mips64, Arch::Mipsel64]) {
+        5000
+    } else if is(&[Arch::Mips64N32, Arch::Mipsel64N32]) {
+        6000
+    } else if arch == Arch::X32 {
+        0x4000_0000
+    } else {
+        0
     };
     (first..first + 600).chain(0xf_0001..0xf_0007)
 }
