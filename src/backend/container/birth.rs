@@ -4,7 +4,6 @@
 //! namespace is joined (or made with offsets) a first process enters it and makes the second, which is born as
 //! its sibling: so the runtime is the parent of the one that lives.
 
-use std::fmt::Write;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -227,14 +226,14 @@ impl Child<'_> {
     }
 
     /// The life of the process that only makes the one that stays.
-    fn run_first(self, birthplace: Option<BorrowedFd<'_>>) -> i32 {
-        match self.make_second(birthplace) {
+    fn run_first(self) -> i32 {
+        match self.make_second() {
             Ok(()) => 0,
             Err(trouble) => init_failed(&trouble.0, trouble.1),
         }
     }
 
-    fn make_second(self, birthplace: Option<BorrowedFd<'_>>) -> Result<(), (OwnedFd, Trouble)> {
+    fn make_second(self) -> Result<(), (OwnedFd, Trouble)> {
         let channel = self.outfit.channel.try_clone();
         let prepared = self.prepare();
         let channel = channel.map_err(|_| Errno::MFILE);
@@ -246,13 +245,15 @@ impl Child<'_> {
         if maps_early(&self.plan.namespaces) {
             kinds &= !namespaces::USER;
         }
-        second::announce(kinds, birthplace, &channel, || self.run())
+        // The first was born in the cgroup, and its children are as well; inside a user namespace nobody may ask for it.
+        second::announce(kinds, None, &channel, || self.run())
             .map_err(|errno| (channel, errno.into()))
     }
 
     /// Enters what only a child will live in.
     fn prepare(&self) -> Result<(), Trouble> {
         let wanted = &self.plan.namespaces;
+        let offsets = open_offsets(&wanted.time_offsets)?;
         if maps_early(wanted) {
             wait_for_mapping(&self.outfit.channel)?;
             crate::sys::identity::become_group(0)?;
@@ -261,7 +262,7 @@ impl Child<'_> {
         self.join()?;
         if wanted.new & namespaces::TIME != 0 {
             namespace::leave(namespaces::TIME)?;
-            write_offsets(&wanted.time_offsets)?;
+            write_offsets(offsets.as_ref(), &wanted.time_offsets)?;
         }
         Ok(())
     }
@@ -288,20 +289,33 @@ fn wait_for_mapping(channel: &OwnedFd) -> Result<(), Trouble> {
     }
 }
 
-fn write_offsets(lines: &str) -> Result<(), Trouble> {
+const OFFSETS: &str = "/proc/self/timens_offsets";
+
+/// Opens the file of the clocks' offsets, if there are any to write. Once this process has become another user, the
+/// file belongs to nobody whom its user namespace knows; and whoever opened it is who may write to it.
+fn open_offsets(lines: &str) -> Result<Option<OwnedFd>, Trouble> {
     if lines.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    std::fs::write("/proc/self/timens_offsets", lines).map_err(|error| {
-        let mut detail = String::new();
-        write!(detail, "write {lines:?} to /proc/self/timens_offsets").unwrap_or_default();
-        let errno = Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO));
-        Trouble {
-            errno,
-            reason: Reason::Plain,
-            detail,
-        }
-    })
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(OFFSETS, flags, Mode::empty());
+    opened.map(Some).map_err(|errno| told("open", errno))
+}
+
+fn write_offsets(file: Option<&OwnedFd>, lines: &str) -> Result<(), Trouble> {
+    let Some(file) = file else { return Ok(()) };
+    let written = rustix::io::write(file, lines.as_bytes());
+    written
+        .map(drop)
+        .map_err(|errno| told(&format!("write {lines:?} to"), errno))
+}
+
+fn told(action: &str, errno: Errno) -> Trouble {
+    Trouble {
+        errno,
+        reason: Reason::Plain,
+        detail: format!("{action} {OFFSETS}"),
+    }
 }
 
 /// Makes the first process and hears from it of the second.
@@ -320,7 +334,7 @@ fn two_generations(
         sibling: false,
         leave,
     };
-    let first = clone::spawn(birth, || child.run_first(birthplace))
+    let first = clone::spawn(birth, || child.run_first())
         .map_err(BackendError::kernel("make the process"))?;
     let second = hear_of_second(plan, channel, &first);
     if second.is_err() {
