@@ -74,6 +74,10 @@ impl Doing {
     /// Mounts a new file system.
     pub(super) fn mount(&mut self, wanted: &Filesystem) -> Done {
         let (place, was_there) = self.directory_for(wanted)?;
+        let whole_proc = wanted.kind == "proc" && wanted.destination == Path::new("/proc");
+        if !whole_proc {
+            refuse_inside_proc(&place, &wanted.destination)?;
+        }
         let made = match make_filesystem(wanted, was_there.then_some(&place)) {
             Err(trouble) if refused(trouble.errno) => {
                 let Some(instead) = &wanted.otherwise else {
@@ -130,7 +134,7 @@ impl Doing {
         };
         change(&tree, &wanted.attributes)?;
         let place = self.place_for(wanted, &tree)?;
-        refuse_inside_proc(&place, wanted)?;
+        refuse_inside_proc(&place, &wanted.destination)?;
         Ok(mount::attach(&tree, &place)?)
     }
 
@@ -313,11 +317,11 @@ fn set_unless_locked(tree: &OwnedFd, change: &Change, recursive: bool) -> Done {
 }
 
 /// Nothing may hide what the kernel says in `/proc`: labels and parameters are written there.
-fn refuse_inside_proc(place: &OwnedFd, wanted: &Bind) -> Done {
+fn refuse_inside_proc(place: &OwnedFd, destination: &Path) -> Done {
     if rustix::fs::fstatfs(place)?.f_type != PROC_MAGIC {
         return Ok(());
     }
-    let inside = path::relative(&wanted.destination);
+    let inside = path::relative(destination);
     let allowed = inside
         .strip_prefix("proc")
         .is_ok_and(|file| REPLACEABLE.iter().any(|name| file == Path::new(name)));

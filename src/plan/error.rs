@@ -1,7 +1,5 @@
 //! Why no plan can be made.
 
-use std::path::PathBuf;
-
 /// Why no plan can be made. Each message starts with the field at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -17,14 +15,6 @@ pub enum PlanError {
     MountNamespaceNeeded {
         /// The field that needs it.
         field: &'static str,
-    },
-    /// A mount would hide what the kernel says in `/proc`.
-    #[error("mounts[{index}].destination: {path:?} cannot be mounted because it is inside /proc")]
-    InsideProc {
-        /// Which mount.
-        index: usize,
-        /// Where it would go.
-        path: PathBuf,
     },
     /// An id-mapped mount has nothing to map by.
     #[error(
