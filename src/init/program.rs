@@ -59,10 +59,10 @@ impl Doing {
     }
 }
 
-fn texts(strings: &[String]) -> Result<Vec<CString>> {
+fn texts<S: AsRef<str>>(strings: &[S]) -> Result<Vec<CString>> {
     strings
         .iter()
-        .map(|text| CString::new(text.as_bytes()).map_err(|_| Errno::INVAL))
+        .map(|text| CString::new(text.as_ref()).map_err(|_| Errno::INVAL))
         .collect()
 }
 
@@ -118,12 +118,10 @@ fn executable(root: &OwnedFd, candidate: &Path) -> Result<()> {
 
 /// The environment, with the user's home when it names none.
 fn environment(root: &OwnedFd, wanted: &Program) -> Result<Vec<CString>> {
-    let mut environment = texts(&wanted.environment)?;
-    let named = wanted
-        .environment
-        .iter()
-        .any(|entry| entry.starts_with("HOME="));
-    if !named {
+    let entries = wanted.environment.iter();
+    let (empty, named): (Vec<&String>, Vec<&String>) = entries.partition(|entry| *entry == "HOME=");
+    let mut environment = texts(&named)?;
+    if !empty.is_empty() || !named.iter().any(|entry| entry.starts_with("HOME=")) {
         let home = home_of(root, wanted.uid).unwrap_or_else(|| "/".to_owned());
         let entry = CString::new(format!("HOME={home}")).map_err(|_| Errno::INVAL)?;
         environment.push(entry);
