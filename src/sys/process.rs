@@ -202,9 +202,10 @@ pub fn ended_within(process: impl AsFd, timeout: Option<std::time::Duration>) ->
     }
 }
 
-/// Gives signals back what a program expects to find: none blocked, and a write to a closed pipe kills.
+/// Gives signals back what a program expects to find: none blocked and none ignored.
 ///
-/// The language's start-up code ignores `SIGPIPE`, and ignored signals stay so over `execve(2)`.
+/// The language's start-up code ignores `SIGPIPE`, a caller may ignore others (`nohup(1)`, a shell's background
+/// jobs), and ignored signals stay so over `execve(2)`.
 ///
 /// # Errors
 ///
@@ -213,10 +214,10 @@ pub fn default_signals() -> Result<()> {
     use nix::sys::signal::SigSet;
     use nix::sys::signal::SigmaskHow;
     use nix::sys::signal::sigprocmask;
-    // SAFETY: the default disposition runs no code of ours.
-    let before = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    if before == libc::SIG_ERR {
-        return Err(crate::sys::last_errno());
+    for number in 1..=libc::SIGRTMAX() {
+        // SAFETY: the default disposition runs no code of ours. For SIGKILL, SIGSTOP and those that the C library
+        // keeps for itself it is refused, and they need no change.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))
