@@ -191,6 +191,10 @@ impl fmt::Display for Namespaces {
                 mapping.groups.trim_end().replace('\n', ", ")
             )?;
         }
+        if !self.time_offsets.is_empty() {
+            let offsets = self.time_offsets.trim_end().replace('\n', ", ");
+            writeln!(f, "set clocks ahead by {offsets}")?;
+        }
         Ok(())
     }
 }
