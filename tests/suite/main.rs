@@ -9,6 +9,7 @@ mod architecture;
 mod callers;
 mod cgroup;
 mod cli;
+mod container;
 mod crash;
 mod events;
 mod exec;

@@ -87,3 +87,14 @@ pub(crate) fn strace() -> Need {
         .then_some(())
         .ok_or_else(|| "strace is not installed".to_owned())
 }
+
+/// The right to raise limits and to be spared when memory is short.
+pub(crate) fn raising() -> Need {
+    const SYS_RESOURCE: u32 = 24;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    held.is_some_and(|held| held & (1 << SYS_RESOURCE) != 0)
+        .then_some(())
+        .ok_or_else(|| "CAP_SYS_RESOURCE is not held".to_owned())
+}
