@@ -269,3 +269,43 @@ fn a_property_that_systemd_does_not_take_is_told_with_its_reason() {
     shell.kill().unwrap();
     shell.wait().unwrap();
 }
+
+#[test]
+fn without_root_the_users_own_systemd_makes_the_scope() {
+    need!(systemd, limits);
+    let script = r#"set -e
+        systemctl start user@1000.service
+        directory=$(mktemp -d); mkdir -p $directory/rootfs/bin $directory/rootfs/proc \
+            $directory/rootfs/dev $directory/rootfs/sys
+        cp /bin/busybox $directory/rootfs/bin/sleep
+        cd $directory; chown -R user $directory
+        cat >script <<'END'
+        set -e; export XDG_RUNTIME_DIR=/run/user/1000
+        "$1" spec --rootless
+        jq '.process.terminal=false | .process.args=["sleep","1000"]
+            | .linux.resources={"memory":{"limit":67108864},"pids":{"limit":20}}' \
+            config.json >changed; mv changed config.json
+        "$1" --systemd-cgroup run --detach users-own </dev/null >errors 2>&1 \
+            || { cat errors >&2; exit 1; }
+        group=/sys/fs/cgroup$(cut -d: -f3 /proc/$("$1" state users-own | jq .pid)/cgroup)
+        echo ${group##*/}; cat $group/memory.max $group/pids.max
+        "$1" update --pids-limit 33 users-own; cat $group/pids.max
+        "$1" delete --force users-own; test ! -e $group
+END
+        su user -c "bash $directory/script \"$1\""; rm -r $directory"#;
+    let output = Command::new("bash")
+        .args(["-c", script, "bash", env!("CARGO_BIN_EXE_bulkhead")])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let found: Vec<String> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(
+        found,
+        ["bulkhead-users-own.scope", "67108864", "20", "33"],
+        "{errors}"
+    );
+    assert!(output.status.success(), "{errors}");
+}
