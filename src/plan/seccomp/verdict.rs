@@ -128,7 +128,7 @@ impl<'a> Rules<'a> {
         let plain = |naming: &&Naming| {
             naming.operation.is_none() && self.conditions(naming.rule).is_empty()
         };
-        if let Some(naming) = namings.iter().find(plain) {
+        if let Some(naming) = namings.first().filter(plain) {
             return Ok(Verdict::Returns(self.value(naming.rule)));
         }
         let clauses: Vec<Clause> = namings

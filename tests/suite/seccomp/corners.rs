@@ -210,3 +210,20 @@ fn a_filter_survives_being_sent() {
     let sent = serde_json::to_string(&filter).unwrap();
     assert_eq!(serde_json::from_str::<Filter>(&sent).unwrap(), filter);
 }
+
+#[test]
+fn a_condition_that_looks_at_no_bit_is_no_condition() {
+    let profile = profile(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [
+            {"index": 0, "value": 0, "valueTwo": 1, "op": "SCMP_CMP_MASKED_EQ"}]},
+        {"names": ["read"], "action": "SCMP_ACT_KILL"}]}));
+    let filter = seccomp::compile(&profile, Arch::X86_64).unwrap();
+    let theirs = oracle::compile(&profile).unwrap();
+    let read = SystemCall {
+        number: 0,
+        arch: X86_64,
+        args: [5; 6],
+    };
+    assert_eq!(verdict(&filter, X86_64, 0), ALLOW);
+    assert_eq!(bpf::run(&theirs, &read), ALLOW);
+}
