@@ -18,6 +18,7 @@ mod hooks;
 mod host;
 mod lifecycle;
 mod plan;
+mod remount;
 mod removal;
 mod run;
 mod seccomp;
