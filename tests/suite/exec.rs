@@ -1,5 +1,6 @@
 //! One more program in a workspace: what it is given, and what its caller is told.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::json;
@@ -7,6 +8,8 @@ use serde_json::json;
 use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
+use crate::support::home::Said;
+use crate::support::home::eventually;
 
 fn sleeper() -> Bundle {
     Bundle::new(&["sleep", "1000"])
@@ -128,4 +131,91 @@ fn exec_takes_a_process_from_a_file_detached_with_a_pid_file() {
         listed.contains(&pid.parse().unwrap()),
         "{pid} in {listed:?}"
     );
+}
+
+/// Which cgroup the program of an `exec` is in, as the host sees it.
+fn group_of_exec(home: &Home, id: &str, options: &[&str]) -> Said {
+    let mut args = vec!["exec"];
+    args.extend(options);
+    args.extend([id, "sed", "-n", "s/^0:://p", "/proc/self/cgroup"]);
+    home.bulkhead(args)
+}
+
+/// The directory of a workspace's cgroup.
+fn group(home: &Home, id: &str) -> PathBuf {
+    std::fs::read_link(home.root().join(id).join("cgroup")).unwrap()
+}
+
+#[test]
+fn exec_is_born_in_the_cgroup_or_in_one_below_it() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), sleeper());
+    let id = home.id();
+    home.start(&bundle, &id);
+    let group = group(&home, &id);
+    std::fs::create_dir(group.join("below")).unwrap();
+    assert!(group_of_exec(&home, &id, &[]).ok().trim().ends_with(&id));
+    let below = group_of_exec(&home, &id, &["--cgroup", "below"]).ok();
+    assert!(below.trim().ends_with(&format!("{id}/below")), "{below}");
+    for outside in ["..", "../..", "none", "below/../.."] {
+        let said = group_of_exec(&home, &id, &["--cgroup", outside]);
+        assert_eq!((said.status, said.out.as_str()), (255, ""), "{outside}");
+    }
+}
+
+#[test]
+fn exec_goes_where_the_first_process_went_when_its_cgroup_has_limited_children() {
+    need!(root, limits);
+    let (home, bundle) = (Home::new(), sleeper());
+    let id = home.id();
+    home.start(&bundle, &id);
+    let group = group(&home, &id);
+    std::fs::create_dir(group.join("init")).unwrap();
+    std::fs::write(group.join("init/cgroup.procs"), home.pid(&id).to_string()).unwrap();
+    std::fs::write(group.join("cgroup.subtree_control"), "+pids").unwrap();
+    let inside = group_of_exec(&home, &id, &[]).ok();
+    assert!(inside.trim().ends_with(&format!("{id}/init")), "{inside}");
+    home.bulkhead(["delete", "--force", &id]).ok();
+    assert!(!group.exists());
+}
+
+#[test]
+fn a_workspace_without_a_cgroup_of_its_own_lives_and_ends_too() {
+    need!(root);
+    let (home, bundle) = (Home::new(), sleeper());
+    let id = home.id();
+    let mut command = home.command();
+    command
+        .args([
+            "--cgroup-manager",
+            "disabled",
+            "create",
+            "--no-new-keyring",
+            "-b",
+        ])
+        .arg(bundle.path())
+        .arg(&id);
+    assert!(
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
+    home.bulkhead(["start", &id]).ok();
+    assert_eq!(home.bulkhead(["exec", &id, "echo", "in"]).ok(), "in\n");
+    let pid = home.pid(&id);
+    assert_eq!(
+        home.bulkhead(["ps", "-f", "json", &id]).ok(),
+        format!("[{pid}]\n")
+    );
+    assert!(
+        home.bulkhead(["pause", &id])
+            .failed()
+            .contains("no cgroup of its own")
+    );
+    home.bulkhead(["kill", "--all", &id, "KILL"]).ok();
+    eventually("its end", || home.status(&id) == "stopped");
+    home.bulkhead(["delete", &id]).ok();
 }
