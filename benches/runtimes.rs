@@ -4,6 +4,8 @@
 //! and what is quoted is the ratio of two medians of the same call. CPU time is that of the runtime and of what it
 //! waited for (`getrusage(2)`, children).
 
+#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
@@ -187,15 +189,27 @@ impl Bench {
         let mut samples = [const { Samples::new() }; 4];
         for round in 0..self.wishes.runs + WARM_UP {
             for index in self.turn(round) {
-                let id = format!("bench-{round}");
-                for (call, samples) in calls.iter().zip(&mut samples) {
-                    let words: Vec<&str> = call.iter().copied().chain([id.as_str()]).collect();
-                    keep(samples, round, index, self.command(index, &words)?);
-                }
+                self.phase(round, index, &calls, &mut samples)?;
             }
         }
         for (call, samples) in calls.iter().zip(&samples) {
             self.report(call.first().copied().unwrap_or_default(), samples);
+        }
+        Ok(())
+    }
+
+    /// One life of one workspace, each call measured.
+    fn phase(
+        &self,
+        round: usize,
+        index: usize,
+        calls: &[&[&str]],
+        samples: &mut [Samples],
+    ) -> Outcome<()> {
+        let id = format!("bench-{round}");
+        for (call, samples) in calls.iter().zip(samples) {
+            let words: Vec<&str> = call.iter().copied().chain([id.as_str()]).collect();
+            keep(samples, round, index, self.command(index, &words)?);
         }
         Ok(())
     }
@@ -253,17 +267,7 @@ impl Bench {
         let failures = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..at_once)
                 .map(|worker| {
-                    scope.spawn(move || {
-                        (0..total / at_once)
-                            .filter(|turn| {
-                                let id = format!("bench-{worker}-{turn}");
-                                let words = ["run", "--bundle", text(bundle), &id];
-                                self.prepared(index, &words)
-                                    .status()
-                                    .is_ok_and(|status| !status.success())
-                            })
-                            .count()
-                    })
+                    scope.spawn(move || self.failures(index, bundle, worker, total / at_once))
                 })
                 .collect();
             workers
@@ -276,6 +280,18 @@ impl Bench {
         } else {
             Err(format!("{failures} runs failed").into())
         }
+    }
+
+    /// Runs one worker's share of workspaces, one after the other, and counts those that failed.
+    fn failures(&self, index: usize, bundle: &Path, worker: usize, share: usize) -> usize {
+        (0..share)
+            .filter(|turn| {
+                let id = format!("bench-{worker}-{turn}");
+                let words = ["run", "--bundle", text(bundle), &id];
+                let status = self.prepared(index, &words).status();
+                status.is_ok_and(|status| !status.success())
+            })
+            .count()
     }
 
     /// Who goes first changes with every round.
