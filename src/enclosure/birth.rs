@@ -173,7 +173,12 @@ fn limit(group: &Group, mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<
     limits::write_all(group, &whole, &plan.limits.writes)?;
     let mut remarks = Vec::new();
     if let Some(filter) = &plan.limits.devices {
-        remarks.extend(device::put(group, &whole, filter, plan.filter_optional)?);
+        remarks.extend(device::put(
+            group,
+            &whole,
+            filter,
+            plan.limits.filter_optional,
+        )?);
     }
     if let Some(owner) = plan.owner {
         give(group, owner).map_err(|source| failed("change the owner of", mount, path, source))?;
@@ -206,8 +211,8 @@ fn refuse_inhabited(group: &Group, whole: &Path) -> Result<()> {
             processes,
         });
     }
-    let frozen = state.frozen || group.read("cgroup.freeze").map_err(failed)?.trim() == "1";
-    if frozen {
+    // An empty group that was told to freeze says at once that it is frozen, and so does one below a frozen one.
+    if state.frozen {
         return Err(EnclosureError::Frozen {
             group: whole.to_owned(),
         });

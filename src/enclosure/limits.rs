@@ -31,7 +31,7 @@ pub(super) fn check(group: &Group, limits: &Limits) -> Result<()> {
 pub(super) fn update(group: &Group, whole: &Path, limits: &Limits) -> Result<()> {
     write_all(group, whole, &limits.writes)?;
     if let Some(filter) = &limits.devices {
-        device::put(group, whole, filter, false)?;
+        device::put(group, whole, filter, limits.filter_optional)?;
     }
     Ok(())
 }

@@ -609,3 +609,18 @@ fn a_rate_is_in_force_for_its_device() {
         format!("{device} rbps=1048576 wbps=max riops=max wiops=100")
     );
 }
+
+#[test]
+fn a_cgroup_below_a_frozen_one_is_refused() {
+    let Some(scene) = Scene::with(&[]) else {
+        return;
+    };
+    fs::create_dir(scene.root()).unwrap();
+    fs::write(scene.root().join("cgroup.freeze"), "1").unwrap();
+    let refused = Enclosure::prepare(&scene.plan("{}")).unwrap_err();
+    assert!(
+        matches!(refused, EnclosureError::Frozen { .. }),
+        "{refused}"
+    );
+    assert!(!exists(&scene.root().join("box")));
+}

@@ -55,6 +55,9 @@ pub struct Limits {
     pub writes: Vec<CgroupWrite>,
     /// The device filter; none leaves the present one in place.
     pub devices: Option<DeviceFilter>,
+    /// Whether the device filter may be missing: without root nobody may load one, and device nodes that could be
+    /// opened cannot be made either.
+    pub filter_optional: bool,
     /// Refuse a memory limit below what is in use.
     pub check_before_update: bool,
     /// What was asked and has no meaning in cgroup v2, a sentence each.
@@ -166,8 +169,9 @@ fn gather(resources: &Resources, present: &Present) -> Result<Limits, CgroupErro
     Ok(limits)
 }
 
-/// Puts `unified` last, so that it wins, and looks whether every controller is there.
+/// Looks whether every controller is there.
 fn finish(mut limits: Limits, host: &Host) -> Result<Limits, CgroupError> {
+    limits.filter_optional = host.caller.in_user_namespace || host.caller.uid != 0;
     for write in &limits.writes {
         let Some(controller) = write.controller() else {
             continue;

@@ -101,9 +101,6 @@ pub struct CgroupPlan {
     /// Whether the workspace may start without a cgroup of its own: nothing was asked of one, and the caller may have
     /// no right to make one.
     pub dispensable: bool,
-    /// Whether the device filter may be missing: in a user namespace nobody may load one, and device nodes that could
-    /// be opened cannot be made either.
-    pub filter_optional: bool,
 }
 
 /// Plans the cgroup of a workspace.
@@ -117,7 +114,7 @@ pub fn plan(
     options: Options,
 ) -> Result<CgroupPlan, CgroupError> {
     let place = place::choose(request, host, options)?;
-    let limits = match (&place, request.resources) {
+    let mut limits = match (&place, request.resources) {
         (Place::Nowhere, _) => Limits::default(),
         (_, resources) => limits::first(resources, request.oci_version, host)?,
     };
@@ -129,6 +126,7 @@ pub fn plan(
         }
         Place::Nowhere | Place::Directory { .. } => Vec::new(),
     };
+    limits.filter_optional |= options.rootless;
     let dispensable = options.rootless && request.path.is_empty() && limits.writes.is_empty();
     Ok(CgroupPlan {
         place,
@@ -136,6 +134,5 @@ pub fn plan(
         properties,
         owner: request.owner,
         dispensable,
-        filter_optional: options.rootless || host.caller.in_user_namespace,
     })
 }
