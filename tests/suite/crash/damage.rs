@@ -7,8 +7,11 @@ use crate::need;
 use crate::support::home::Home;
 use crate::support::residue;
 
+/// What it is called, and what does it.
+type Damage = (&'static str, fn(&Path));
+
 /// What can become of a file.
-const DAMAGES: [(&str, fn(&Path)); 6] = [
+const DAMAGES: [Damage; 6] = [
     ("empty", |file| std::fs::write(file, "").unwrap()),
     ("cut short", |file| {
         let bytes = std::fs::read(file).unwrap();
