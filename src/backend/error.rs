@@ -69,6 +69,9 @@ pub enum BackendError {
         /// What it said.
         words: String,
     },
+    /// What was to be done inside a workspace failed there.
+    #[error("cannot {0}")]
+    Inside(String),
     /// The process answered something else than was agreed.
     #[error("the process answered out of turn")]
     OutOfTurn,

@@ -3,8 +3,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
+
+use crate::backend::container::criu::Cgroups;
+use crate::backend::container::criu::Choices;
+use crate::backend::container::criu::NetworkLock;
 use crate::cli::session::Session;
 use crate::spec::id::ContainerId;
+use crate::workspace::checkpoint;
+use crate::workspace::checkpoint::Saving;
+use crate::workspace::images;
 
 /// Save the processes of a workspace to files, with CRIU
 #[derive(Debug, clap::Args)]
@@ -27,14 +35,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "FD")]
     status_fd: Option<i32>,
     /// ADDRESS:PORT of a page server
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    page_server: Option<String>,
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = page_server)]
+    page_server: Option<(String, u16)>,
     /// Save memory only, and let the processes go on
     #[arg(long)]
     pre_dump: bool,
-    /// How the network is locked: iptables, nftables or skip
-    #[arg(long, value_name = "METHOD")]
-    network_lock: Option<String>,
     /// Which workspace
     id: ContainerId,
 }
@@ -64,17 +69,88 @@ pub(super) struct Images {
     #[arg(long)]
     pub(super) lazy_pages: bool,
     /// How cgroups are treated: ignore, soft, full, strict
-    #[arg(long, value_name = "MODE")]
-    pub(super) manage_cgroups_mode: Option<String>,
+    #[arg(long, value_name = "MODE", default_value = "soft", value_parser = cgroups)]
+    pub(super) manage_cgroups_mode: Cgroups,
+    /// How the network is locked: iptables, nftables or skip
+    #[arg(long, value_name = "METHOD", value_parser = network_lock)]
+    pub(super) network_lock: Option<NetworkLock>,
     /// Namespace to make without its contents (repeatable)
-    #[arg(long, value_name = "NAMESPACE")]
+    #[arg(long, value_name = "NAMESPACE", value_parser = ["network"])]
     pub(super) empty_ns: Vec<String>,
     /// Free pages of parent images that are no longer needed
     #[arg(long)]
     pub(super) auto_dedup: bool,
 }
 
+impl Images {
+    /// What both commands ask of CRIU.
+    pub(super) fn choices(&self) -> Choices {
+        Choices {
+            tcp_established: self.tcp_established,
+            external_sockets: self.ext_unix_sk,
+            shell_job: self.shell_job,
+            file_locks: self.file_locks,
+            lazy_pages: self.lazy_pages,
+            auto_dedup: self.auto_dedup,
+            empty_network: !self.empty_ns.is_empty(),
+            cgroups: self.manage_cgroups_mode,
+            network_lock: self.network_lock,
+            ..Choices::default()
+        }
+    }
+
+    /// Where the images are, with the choices of one command.
+    pub(super) fn with(&self, choices: Choices) -> images::Images {
+        images::Images {
+            path: self.image_path.clone(),
+            work: self.work_path.clone(),
+            choices,
+        }
+    }
+}
+
+fn cgroups(word: &str) -> Result<Cgroups, String> {
+    match word {
+        "" | "soft" => Ok(Cgroups::Soft),
+        "ignore" => Ok(Cgroups::Ignore),
+        "full" => Ok(Cgroups::Full),
+        "strict" => Ok(Cgroups::Strict),
+        _ => Err("must be ignore, soft, full or strict".to_owned()),
+    }
+}
+
+fn network_lock(word: &str) -> Result<NetworkLock, String> {
+    match word {
+        "iptables" => Ok(NetworkLock::Iptables),
+        "nftables" => Ok(NetworkLock::Nftables),
+        "skip" => Ok(NetworkLock::Skip),
+        _ => Err("must be iptables, nftables or skip".to_owned()),
+    }
+}
+
+fn page_server(text: &str) -> Result<(String, u16), String> {
+    let parts = text.rsplit_once(':');
+    let (address, port) = parts.ok_or("must be ADDRESS:PORT")?;
+    let port = port.parse().map_err(|_| "the port is no number")?;
+    Ok((address.to_owned(), port))
+}
+
 /// Runs `checkpoint`.
-pub(super) fn run(_args: &Args, _session: &Session) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("checkpoint: not available in this build")
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    let choices = Choices {
+        tcp_skip_in_flight: args.tcp_skip_in_flight,
+        link_remap: args.link_remap,
+        leave_running: args.leave_running,
+        parent: args.parent_path.clone(),
+        page_server: args.page_server.clone(),
+        ..args.images.choices()
+    };
+    let saving = Saving {
+        images: args.images.with(choices),
+        pre_dump: args.pre_dump,
+        status_fd: args.status_fd,
+    };
+    checkpoint::checkpoint(&session.store()?, &args.id, &saving)
+        .with_context(|| format!("cannot checkpoint {}", args.id))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -28,7 +28,7 @@ pub(super) struct Making {
 }
 
 /// What `create` and `run` have beyond that.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Starting {
     /// Configuration to use in place of the bundle's config.json
     #[arg(long, short = 'f', value_name = "FILE")]

@@ -88,7 +88,7 @@ enum Command {
 }
 
 /// The commands whose process, or a copy of it, goes into a workspace.
-const GOES_IN: [&str; 4] = ["create", "run", "exec", "restore"];
+const GOES_IN: [&str; 5] = ["create", "run", "exec", "restore", "mounts"];
 
 /// Does what the command line says and reports how it went.
 ///
@@ -149,7 +149,11 @@ fn run(globals: Globals, command: &Command) -> ExitCode {
 fn protect(command: &Command) -> anyhow::Result<()> {
     let goes_in = matches!(
         command,
-        Command::Create(_) | Command::Run(_) | Command::Exec(_) | Command::Restore(_)
+        Command::Create(_)
+            | Command::Run(_)
+            | Command::Exec(_)
+            | Command::Restore(_)
+            | Command::Mounts(_)
     );
     if goes_in {
         crate::sys::seal::ensure().context("cannot protect the runtime's own file")?;

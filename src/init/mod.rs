@@ -24,6 +24,7 @@ use rustix::net::RecvFlags;
 use self::report::Message;
 use self::report::Reason;
 use self::report::Trouble;
+use crate::plan::step::Attributes;
 use crate::plan::step::Barrier;
 use crate::plan::step::Step;
 use crate::sys::Errno;
@@ -64,6 +65,54 @@ pub fn run(steps: &[Step], outfit: Outfit) -> i32 {
         }
     }
     FAILED
+}
+
+/// Does those steps of a plan that put something into the root, on `root`; `mounts` are those that only the outside could
+/// make.
+///
+/// # Errors
+///
+/// Gives the index of the step that failed, and why.
+pub fn furnish(
+    steps: &[Step],
+    root: OwnedFd,
+    mounts: BTreeMap<usize, OwnedFd>,
+) -> std::result::Result<(), (usize, Trouble)> {
+    let (channel, _nobody) = crate::sys::socket::pair().map_err(|errno| (0, errno.into()))?;
+    let mut doing = Doing::new(Outfit {
+        channel,
+        listener: None,
+        console: None,
+        mounts,
+        timed: false,
+    });
+    doing.root = Some(root);
+    let into_root = |step: &Step| {
+        matches!(
+            step,
+            Step::Mount(_)
+                | Step::Bind(_)
+                | Step::Device(_)
+                | Step::Symlink { .. }
+                | Step::Directory(_)
+        )
+    };
+    let wanted = steps.iter().enumerate().filter(|(_, step)| into_root(step));
+    for (index, step) in wanted {
+        doing
+            .step(index, step)
+            .map_err(|trouble| (index, trouble))?;
+    }
+    Ok(())
+}
+
+/// Sets the attributes of a detached tree, as a step that mounts it would.
+///
+/// # Errors
+///
+/// Fails as `mount_setattr(2)` does.
+pub fn set_attributes(tree: &OwnedFd, wanted: &Attributes) -> std::result::Result<(), Trouble> {
+    mount::change(tree, wanted)
 }
 
 /// The steps done so far, as far as later ones need them.

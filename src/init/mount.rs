@@ -270,7 +270,7 @@ fn give_options(filesystem: &Configuration, options: &[(String, Option<String>)]
 }
 
 /// Sets attributes and propagation of a tree.
-fn change(tree: &OwnedFd, wanted: &Attributes) -> Done {
+pub(super) fn change(tree: &OwnedFd, wanted: &Attributes) -> Done {
     let here = Change {
         set: wanted.set,
         clear: wanted.clear,

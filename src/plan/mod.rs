@@ -6,6 +6,7 @@
 mod build;
 pub mod cgroup;
 mod error;
+pub mod external;
 mod hooks;
 mod mounts;
 pub mod namespaces;

@@ -5,6 +5,7 @@ pub mod clone;
 pub mod ending;
 pub mod identity;
 pub mod mount;
+pub mod mountinfo;
 pub mod namespace;
 pub mod path;
 pub mod probe;

@@ -12,7 +12,9 @@ use crate::spec::state::Status;
 use crate::sys::Errno;
 use crate::workspace::handing::HandingError;
 use crate::workspace::hooks::HookError;
+use crate::workspace::images::ImagesError;
 use crate::workspace::lifecycle::NotNow;
+use crate::workspace::mount_list::MountListError;
 use crate::workspace::record::RecordError;
 use crate::workspace::store::StoreError;
 use crate::workspace::terminal::ForegroundError;
@@ -56,6 +58,12 @@ pub enum WorkspaceError {
     /// Staying with it in the foreground.
     #[error(transparent)]
     Foreground(#[from] ForegroundError),
+    /// What it is saved to, or comes back from.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
+    /// What is mounted in it while it runs.
+    #[error(transparent)]
+    MountList(#[from] MountListError),
     /// Its state does not allow it.
     #[error(transparent)]
     NotNow(#[from] NotNow),

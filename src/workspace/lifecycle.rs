@@ -15,6 +15,8 @@ pub enum Event {
     Resume,
     /// One more program comes in.
     Enter,
+    /// Its processes are saved to files.
+    Save,
     /// Its first process has ended.
     Exit,
 }
@@ -41,7 +43,8 @@ pub fn after(state: Status, event: Event) -> Result<Status, NotNow> {
         (Status::Creating | Status::Created | Status::Running | Status::Paused, Event::Exit) => {
             Ok(Status::Stopped)
         }
-        (Status::Created | Status::Running, Event::Enter) => Ok(state),
+        (Status::Created | Status::Running, Event::Enter)
+        | (Status::Running | Status::Paused, Event::Save) => Ok(state),
         (state, event) => Err(NotNow { state, event }),
     }
 }
@@ -60,6 +63,9 @@ impl std::fmt::Display for NotNow {
             (Status::Paused, Event::Enter) => {
                 f.write_str("cannot exec in a paused container (use --ignore-paused to override)")
             }
+            (state, Event::Save) => {
+                write!(f, "container cannot be checkpointed in {state} state")
+            }
             (Status::Paused, Event::Pause) => f.write_str("container paused"),
             (Status::Stopped, _) => f.write_str("container not running: it has stopped"),
             (_, Event::Resume) => f.write_str("container not paused"),
@@ -73,7 +79,8 @@ impl std::fmt::Display for NotNow {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 6] = [
+    const EVENTS: [Event; 7] = [
+        Event::Save,
         Event::Enter,
         Event::Built,
         Event::Start,

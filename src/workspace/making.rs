@@ -15,6 +15,7 @@ use crate::backend::container::Container;
 use crate::enclosure::Enclosure;
 use crate::enclosure::Place;
 use crate::enclosure::rdt;
+use crate::spec::Spec;
 use crate::spec::state::Status;
 use crate::sys::socket;
 use crate::workspace::agent;
@@ -125,7 +126,7 @@ pub(super) fn build(
 }
 
 /// What is known before anything exists.
-fn intent(wish: &Wish, blueprint: &Blueprint) -> Result<Record, WorkspaceError> {
+pub(super) fn intent(wish: &Wish, blueprint: &Blueprint) -> Result<Record, WorkspaceError> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let maker = Life::of(own).map_err(WorkspaceError::probe)?;
     let spec = &blueprint.spec;
@@ -260,6 +261,22 @@ pub(super) fn take_back(
     ))
 }
 
+/// Runs the hooks that belong between the making of the namespaces and the step into the root.
+pub(super) fn runtime_hooks(record: &Record, spec: &Spec) -> anyhow::Result<()> {
+    let state = document::for_hooks(record, Status::Creating);
+    Moment {
+        kind: "prestart",
+        hooks: &spec.hooks.prestart,
+    }
+    .run(&state)?;
+    Moment {
+        kind: "createRuntime",
+        hooks: &spec.hooks.create_runtime,
+    }
+    .run(&state)?;
+    Ok(())
+}
+
 /// Attends to a workspace while it is made.
 #[derive(Debug)]
 struct Maker<'a> {
@@ -287,19 +304,7 @@ impl Attendant for Maker<'_> {
 
     fn hooks(&mut self, pid: i32) -> anyhow::Result<()> {
         self.record.init = Some(Life::of(pid)?);
-        let state = document::for_hooks(self.record, Status::Creating);
-        let hooks = &self.blueprint.spec.hooks;
-        Moment {
-            kind: "prestart",
-            hooks: &hooks.prestart,
-        }
-        .run(&state)?;
-        Moment {
-            kind: "createRuntime",
-            hooks: &hooks.create_runtime,
-        }
-        .run(&state)?;
-        Ok(())
+        runtime_hooks(self.record, &self.blueprint.spec)
     }
 
     fn notify(&mut self, pid: i32, listener: OwnedFd) -> anyhow::Result<()> {

@@ -61,6 +61,13 @@ pub fn prepare(spec: &mut Spec, home: &Path) {
         .push(format!("NOTIFY_SOCKET={INSIDE}/{SOCKET}"));
 }
 
+/// Completes the configuration of a workspace that has been made, as it was completed when it was.
+pub(super) fn prepare_again(spec: &mut Spec, home: &Home) {
+    if home.path().join(DIRECTORY).is_dir() {
+        prepare(spec, home.path());
+    }
+}
+
 /// Makes the directory that [`prepare`] promised.
 ///
 /// # Errors

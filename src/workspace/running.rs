@@ -96,7 +96,7 @@ fn begin(
     starting::poststart(&standing.record, process)
 }
 
-fn attend(
+pub(super) fn attend(
     standing: &Standing,
     signals: &Signals,
     terminal: Option<OwnedFd>,
@@ -111,7 +111,7 @@ fn attend(
     Ok(foreground.stay()?)
 }
 
-fn leave(
+pub(super) fn leave(
     standing: Standing,
     exit: Exit,
     stay: Stay,
@@ -127,7 +127,7 @@ fn leave(
 }
 
 /// Signals wait from now on: one that comes while the workspace is made is passed to it when it stands.
-fn stay_signals(stay: Stay) -> Result<Signals, WorkspaceError> {
+pub(super) fn stay_signals(stay: Stay) -> Result<Signals, WorkspaceError> {
     let failed = |source| WorkspaceError::Kernel {
         what: "hold signals back",
         source,

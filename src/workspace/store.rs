@@ -7,6 +7,7 @@
 //! ROOT/ID/cgroup.new   the same before that cgroup is known to be its own: nobody in it is killed then
 //! ROOT/ID/init         a link whose text is the life of its first process, where that has no cgroup of its own
 //! ROOT/ID/exit.json    how its first process ended, when `run --keep` saw it
+//! ROOT/ID/checkpoint   there when it ended because it was saved, and may come back under its name
 //! ROOT/ID/start.sock   where its first process waits for `start`
 //! ROOT/ID/notify/      where it tells the service manager that it is ready
 //! ```
@@ -45,6 +46,10 @@ pub const STATE: &str = "state.json";
 pub const CONFIG: &str = "config.json";
 /// How its first process ended, where this program was its parent.
 pub const EXIT: &str = "exit.json";
+/// Says that it ended because it was saved.
+pub const CHECKPOINT: &str = "checkpoint";
+/// The directory in which a tree is prepared that CRIU restores into.
+pub const YARD: &str = "yard";
 /// The socket on which the first process waits.
 pub const START: &str = "start.sock";
 

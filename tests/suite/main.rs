@@ -8,6 +8,7 @@
 mod architecture;
 mod callers;
 mod cgroup;
+mod checkpoint;
 mod cli;
 mod container;
 mod crash;
@@ -16,6 +17,7 @@ mod exec;
 mod handing;
 mod hooks;
 mod host;
+mod hot_mounts;
 mod lifecycle;
 mod plan;
 mod remount;

@@ -41,7 +41,8 @@ pub(super) fn mounts(plan: &Plan) -> Result<BTreeMap<usize, OwnedFd>, BackendErr
     Ok(made)
 }
 
-fn lift(bind: &Bind) -> Result<OwnedFd, BackendError> {
+/// One such mount.
+pub(super) fn lift(bind: &Bind) -> Result<OwnedFd, BackendError> {
     let tree = mount::copy_tree_at(&bind.source, bind.recursive, bind.follow).map_err(
         BackendError::kernel(format!("copy the mount of {}", bind.source.display())),
     )?;

@@ -1,8 +1,10 @@
 //! A workspace as a process tree on this kernel.
 
 mod birth;
+pub mod criu;
 mod dialogue;
 mod exec;
+pub mod hot;
 mod interfaces;
 mod lift;
 mod mapping;

@@ -64,6 +64,11 @@ pub(crate) fn limits() -> Need {
         .ok_or_else(|| "cgroup2 has no memory, cpu and pids controllers here".to_owned())
 }
 
+/// CRIU, on a machine whose processes it may freeze and stop as it likes.
+pub(crate) fn criu() -> Need {
+    machine()
+}
+
 /// The test machine itself: what a test does would disturb any other host.
 pub(crate) fn machine() -> Need {
     in_machine()
