@@ -13,6 +13,7 @@ use crate::backend::Supplies;
 use crate::backend::Target;
 use crate::backend::container::Container;
 use crate::enclosure::Enclosure;
+use crate::enclosure::Place;
 use crate::enclosure::rdt;
 use crate::plan;
 use crate::plan::ProcessPlan;
@@ -171,6 +172,7 @@ impl Workspace {
                 .fold(wanted.new, |kinds, join| kinds | join.kind),
             rootless: caller.uid != 0,
         };
+        let unprivileged = caller.uid != 0 || caller.in_user_namespace;
         let enclosure = self.enclosure_for(errand.cgroup.as_deref())?;
         let joiner = Joiner {
             workspace: self,
@@ -191,6 +193,14 @@ impl Workspace {
                 ..
             }) if errand.cgroup.is_none() => {
                 Ok(joiner.born_in(&self.enclosure_of_init(&enclosure)?)?)
+            }
+            // A user may not move from elsewhere into a cgroup of the user's own. The program is then not counted with
+            // the others, but its pid namespace ends it with them.
+            Err(BackendError::Kernel {
+                source: Errno::ACCESS | Errno::PERM,
+                ..
+            }) if unprivileged && errand.cgroup.is_none() && !self.record.shared_pids => {
+                Ok(joiner.born_in(&Enclosure::open(&Place::Nowhere)?)?)
             }
             answer => Ok(answer?),
         }
