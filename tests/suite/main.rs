@@ -22,6 +22,7 @@ mod lifecycle;
 mod plan;
 mod remount;
 mod removal;
+mod rootless;
 mod run;
 mod seccomp;
 mod spec;

@@ -4,3 +4,4 @@ pub(crate) mod bundle;
 pub(crate) mod home;
 pub(crate) mod need;
 pub(crate) mod residue;
+pub(crate) mod somebody;

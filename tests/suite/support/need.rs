@@ -103,3 +103,13 @@ pub(crate) fn raising() -> Need {
         .then_some(())
         .ok_or_else(|| "CAP_SYS_RESOURCE is not held".to_owned())
 }
+
+/// What lets a user map more than the own number (`newuidmap(1)`).
+pub(crate) fn uidmap() -> Need {
+    let present = ["/usr/bin/newuidmap", "/etc/subuid", "/etc/subgid"];
+    present
+        .iter()
+        .all(|path| Path::new(path).exists())
+        .then_some(())
+        .ok_or_else(|| "no newuidmap (Debian's uidmap) here".to_owned())
+}
