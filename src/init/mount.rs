@@ -1,7 +1,9 @@
 //! Builds the tree: the root, what is mounted over it, and the step into it.
 
+use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::Mode;
@@ -123,15 +125,18 @@ impl Doing {
 
     /// Mounts part of an existing tree.
     pub(super) fn bind(&mut self, index: usize, wanted: &Bind) -> Done {
-        if wanted.copy_link
-            && let Ok(target) = std::fs::read_link(&wanted.source)
-        {
-            return self.make_link(&wanted.destination, &target);
-        }
         let tree = match self.outfit.mounts.remove(&index) {
             Some(tree) => tree,
             None => mount::copy_tree_at(&wanted.source, wanted.recursive, wanted.follow)?,
         };
+        if wanted.copy_link && path::is_kind(tree.as_fd(), rustix::fs::FileType::Symlink)? {
+            // Read from the mount and not by its path, which users of a user namespace may not be able to go.
+            let target = rustix::fs::readlinkat(&tree, "", Vec::new())?;
+            return self.make_link(
+                &wanted.destination,
+                Path::new(OsStr::from_bytes(target.to_bytes())),
+            );
+        }
         change(&tree, &wanted.attributes)?;
         let place = self.place_for(wanted, &tree)?;
         refuse_inside_proc(&place, &wanted.destination)?;

@@ -132,7 +132,7 @@ impl Planned<'_> {
             recursive: read.bind == Some(Reach::Tree),
             attributes: attributes(read),
             idmap: self.idmap(read)?,
-            follow: !read.source_nofollow,
+            follow: !read.source_nofollow && !read.copy_symlink,
             follow_destination: !read.destination_nofollow,
             copy_link: read.copy_symlink,
         })))
