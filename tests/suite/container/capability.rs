@@ -134,3 +134,14 @@ fn every_name() -> Value {
     let features: Value = serde_json::from_str(&Home::new().bulkhead(["features"]).ok()).unwrap();
     features["linux"]["capabilities"].clone()
 }
+
+#[test]
+fn a_capability_that_nobody_knows_is_told_and_left_out() {
+    need!(root, cgroup2);
+    let bundle = Bundle::shell("grep CapEff /proc/self/status").with(|config| {
+        all_sets(config, &["CAP_KILL", "CAP_OF_TOMORROW"]);
+    });
+    let said = Home::new().run(&bundle);
+    assert_eq!(said.out, "CapEff:\t0000000000000020\n");
+    assert!(said.err.contains("CAP_OF_TOMORROW"), "{}", said.err);
+}

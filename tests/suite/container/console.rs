@@ -183,3 +183,17 @@ fn a_terminal_needs_somebody_to_hold_it() {
     let said: Said = command.output().unwrap().into();
     assert!(said.failed().contains("console"));
 }
+
+#[test]
+fn a_terminal_works_in_a_user_namespace() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let bundle =
+        Bundle::shell("tty; stat -c '%u %g %a' /dev/pts/0; echo x > /dev/console").with(|config| {
+            terminal(config);
+            super::owner::with_users(config);
+            config["mounts"][2]["options"] =
+                json!(["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]);
+        });
+    assert_eq!(home.run(&bundle).ok(), "/dev/pts/0\r\n0 5 620\r\nx\r\n");
+}

@@ -235,3 +235,16 @@ fn a_hook_that_is_not_there_is_named() {
         );
     }
 }
+
+#[test]
+fn a_poststart_hook_that_takes_too_long_fails_the_container() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let bundle = Bundle::new(&["sleep", "1000"]).with(|config| {
+        config["hooks"]["poststart"] =
+            json!([{"path": "/bin/sleep", "args": ["sleep", "60"], "timeout": 1}]);
+    });
+    let words = home.run(&bundle).failed();
+    assert!(words.contains("hooks.poststart[0]"), "{words}");
+    assert_eq!(home.bulkhead(["list", "-q"]).ok(), "");
+}

@@ -11,10 +11,12 @@ use serde_json::json;
 
 use super::add;
 use super::inside;
+use super::owner::with_users;
 use super::refused;
 use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
+use crate::support::home::eventually;
 
 fn sysfs(config: &mut Value) {
     add(
@@ -231,18 +233,19 @@ fn the_file_of_the_runtime_is_on_a_read_only_mount_while_it_waits() {
 }
 
 #[test]
-fn a_process_that_waits_for_its_start_cannot_be_looked_into_from_its_container() {
+fn a_process_is_hidden_until_it_is_its_program() {
     need!(root, cgroup2);
-    let home = Home::new();
-    let first = Bundle::new(&["sleep", "1000"]).with(|config| {
-        for set in ["bounding", "effective", "permitted"] {
-            config["process"]["capabilities"][set] = json!(["CAP_SYS_PTRACE"]);
-        }
-    });
+    let (home, bundle) = (
+        Home::new(),
+        Bundle::new(&["sleep", "1000"]).with(with_users),
+    );
     let id = home.id();
-    home.create(&first, &id);
-    let mode = fs::metadata(format!("/proc/{}/fd", home.pid(&id))).unwrap();
-    assert_eq!(mode.uid(), 0);
+    home.create(&bundle, &id);
+    let own = PathBuf::from(format!("/proc/{}", home.pid(&id)));
+    let owner = || own.join("fd").metadata().unwrap().uid();
+    assert_eq!(owner(), 0, "what is not dumpable belongs to nobody inside");
+    home.bulkhead(["start", &id]).ok();
+    eventually("the program", || owner() == 100_000);
 }
 
 #[test]
@@ -354,4 +357,35 @@ fn the_root_cannot_be_left_by_dots_or_old_directories() {
     );
     let lines: Vec<&str> = seen.lines().collect();
     assert_eq!((lines[0], lines[1]), ("/", lines[3]));
+}
+
+#[test]
+fn a_file_in_place_of_a_device_is_refused() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let target = home.beside("target");
+    fs::write(&target, "text").unwrap();
+    for name in ["file", "link"] {
+        let bundle = own_dev("echo it ran", |place| {
+            let device = rustix::fs::makedev(1, 3);
+            let kind = rustix::fs::FileType::CharacterDevice;
+            let mode = rustix::fs::Mode::from_raw_mode(0o666);
+            rustix::fs::mknodat(rustix::fs::CWD, place, kind, mode, device).unwrap();
+        })
+        .with(|config| {
+            config["linux"]["devices"] =
+                json!([{"path": format!("/dev/{name}"), "type": "c", "major": 1, "minor": 3, "uid": 7}]);
+        });
+        fs::write(bundle.rootfs("/dev/file"), "").unwrap();
+        symlink(&target, bundle.rootfs("/dev/link")).unwrap();
+        let said = home.run(&bundle);
+        assert_eq!(said.out, "");
+        let words = said.failed();
+        assert!(
+            words.contains(&format!("make device /dev/{name}")),
+            "{words}"
+        );
+    }
+    let after = target.metadata().unwrap();
+    assert_eq!((after.len(), after.uid()), (4, 0));
 }

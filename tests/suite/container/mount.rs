@@ -254,3 +254,46 @@ fn the_image_can_stand_on_a_root_that_is_moved() {
     let said: crate::support::home::Said = command.output().unwrap().into();
     assert_eq!(said.ok(), "bin\ndev\netc\nproc\nroot\nrun\nsys\ntmp\n/\n");
 }
+
+#[test]
+fn a_file_is_bound_where_a_link_in_the_image_leads() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let target = home.beside("resolv");
+    fs::write(&target, "hosts\n").unwrap();
+    let bundle = Bundle::shell("cat /etc/resolv.conf").with(|config| {
+        add(
+            config,
+            "/mounts",
+            json!({"destination": "/etc/resolv.conf", "source": "file", "options": ["bind"]}),
+        );
+    });
+    fs::write(bundle.path().join("file"), "bound\n").unwrap();
+    symlink(&target, bundle.rootfs("/etc/resolv.conf")).unwrap();
+    let within = bundle.rootfs(target.to_str().unwrap());
+    fs::create_dir_all(within.parent().unwrap()).unwrap();
+    fs::write(&within, "").unwrap();
+    assert_eq!(home.run(&bundle).ok(), "bound\n");
+    assert_eq!(fs::read_to_string(&target).unwrap(), "hosts\n");
+}
+
+#[test]
+fn a_mount_is_changed_by_a_later_remount() {
+    need!(root, cgroup2);
+    let seen = inside("grep ' /m ' /proc/self/mountinfo", |config| {
+        for options in [json!(["size=1m"]), json!(["remount", "ro", "size=2m"])] {
+            add(
+                config,
+                "/mounts",
+                json!({"destination": "/m", "type": "tmpfs", "source": "t", "options": options}),
+            );
+        }
+    });
+    let mounts = mounted(&seen);
+    assert_eq!(mounts.len(), 1, "{seen}");
+    assert!(mounts[0].options.contains(&"ro".to_owned()), "{seen}");
+    assert!(
+        mounts[0].system.contains(&"size=2048k".to_owned()),
+        "{seen}"
+    );
+}

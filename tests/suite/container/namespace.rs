@@ -302,3 +302,68 @@ fn one_more_program_is_in_all_namespaces_of_its_container() {
         assert_eq!(line, theirs.to_str().unwrap(), "{kind}");
     }
 }
+
+#[test]
+fn a_new_user_namespace_and_a_network_of_the_hosts_go_together() {
+    need!(root, cgroup2);
+    let holder = Holder::new(&["-n"]);
+    let path = holder.path("net");
+    let script = "readlink /proc/self/ns/net; cat /proc/self/uid_map; id -u";
+    let seen = inside(script, |config| {
+        with_users(config);
+        join(config, "network", &path);
+    });
+    let words: Vec<&str> = seen.split_whitespace().collect();
+    assert_eq!(
+        words,
+        [&holder.namespace("net"), "0", "100000", "65536", "0"]
+    );
+}
+
+#[test]
+fn in_a_user_namespace_all_of_the_tree_works() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let script = "wc -c < /proc/keys; ls -A /hidden; touch /fixed/x 2>/dev/null || echo fixed
+        readlink /etc/copied; cat /proc/sys/kernel/shmmni; cat /secret/file; hostname; ls -d /sys/kernel
+        mkdir /t/a && echo made; cat /proc/sys/net/ipv4/ip_forward";
+    let bundle = Bundle::shell(script).with(|config| {
+        with_users(config);
+        config["hostname"] = json!("inside");
+        config["linux"]["sysctl"] = json!({"kernel.shmmni": "77", "net.ipv4.ip_forward": "1"});
+        config["linux"]["maskedPaths"] = json!(["/proc/keys", "/hidden"]);
+        config["linux"]["readonlyPaths"] = json!(["/proc/sys", "/fixed"]);
+        for mount in [
+            json!({"destination": "/etc/copied", "source": "dangling", "options": ["bind", "copy-symlink"]}),
+            json!({"destination": "/secret", "source": "secret", "options": ["rbind", "ro"]}),
+            json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro", "nosuid"]}),
+            json!({"destination": "/t", "type": "tmpfs", "source": "t", "options": ["mode=700"]}),
+        ] {
+            add(config, "/mounts", mount);
+        }
+    });
+    std::os::unix::fs::symlink("/no/target", bundle.path().join("dangling")).unwrap();
+    std::fs::create_dir(bundle.path().join("secret")).unwrap();
+    std::fs::write(bundle.path().join("secret/file"), "bound\n").unwrap();
+    std::fs::create_dir(bundle.rootfs("/secret")).unwrap();
+    std::fs::create_dir(bundle.rootfs("/t")).unwrap();
+    for place in ["/hidden", "/fixed", "/etc"] {
+        std::fs::create_dir_all(bundle.rootfs(place)).unwrap();
+        std::os::unix::fs::chown(bundle.rootfs(place), Some(100_000), Some(100_000)).unwrap();
+    }
+    std::fs::write(bundle.rootfs("/hidden/file"), "").unwrap();
+    let seen = home.run(&bundle).ok();
+    let lines: Vec<&str> = seen.lines().collect();
+    let expected = [
+        "0",
+        "fixed",
+        "/no/target",
+        "77",
+        "bound",
+        "inside",
+        "/sys/kernel",
+        "made",
+        "1",
+    ];
+    assert_eq!(lines, expected);
+}

@@ -237,3 +237,65 @@ fn a_personality_of_32_bits_is_seen_by_the_program() {
     });
     assert_eq!(seen, "i686");
 }
+
+#[test]
+fn a_program_of_real_time_is_scheduled_so() {
+    need!(root, cgroup2, real_time);
+    let with = |scheduler: serde_json::Value| {
+        inside(POLICY, |config| config["process"]["scheduler"] = scheduler)
+    };
+    assert_eq!(
+        with(json!({"policy": "SCHED_FIFO", "priority": 10})),
+        "0 10 1"
+    );
+    assert_eq!(
+        with(json!({"policy": "SCHED_RR", "priority": 99})),
+        "0 99 2"
+    );
+    let deadline = json!({
+        "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 50_000_000, "period": 100_000_000,
+        "flags": ["SCHED_FLAG_RESET_ON_FORK"],
+    });
+    let seen = inside("cut -d' ' -f41 /proc/1/stat; true", |config| {
+        config["process"]["scheduler"] = deadline;
+    });
+    assert_eq!(seen, "6");
+}
+
+#[test]
+fn an_exec_has_all_that_its_process_says() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), Bundle::new(&["sleep", "1000"]));
+    let id = home.id();
+    home.start(&bundle, &id);
+    let script = "id -u; id -g; grep Groups /proc/self/status; umask; pwd; echo $HOME; cat /proc/self/oom_score_adj
+        busybox ionice -p $$; ulimit -n; ulimit -Hn";
+    let seen = exec(
+        &home,
+        &id,
+        json!({
+            "args": ["sh", "-c", script], "cwd": "/tmp", "env": ["PATH=/bin"],
+            "user": {"uid": 1000, "gid": 1001, "umask": 0o027, "additionalGids": [9, 8]},
+            "oomScoreAdj": 321, "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 2},
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 88}],
+        }),
+    );
+    let words: Vec<&str> = seen.split_whitespace().collect();
+    let expected = [
+        "1000",
+        "1001",
+        "Groups:",
+        "8",
+        "9",
+        "0027",
+        "/tmp",
+        "/tmp",
+        "321",
+        "best-effort:",
+        "prio",
+        "2",
+        "77",
+        "88",
+    ];
+    assert_eq!(words, expected);
+}

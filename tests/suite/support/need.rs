@@ -113,3 +113,15 @@ pub(crate) fn uidmap() -> Need {
         .then_some(())
         .ok_or_else(|| "no newuidmap (Debian's uidmap) here".to_owned())
 }
+
+/// Real-time scheduling: with `RT_GROUP_SCHED` and cgroup v1 a group must have been given a share of it.
+pub(crate) fn real_time() -> Need {
+    let status = std::process::Command::new("chrt")
+        .args(["--fifo", "1", "true"])
+        .stderr(std::process::Stdio::null())
+        .status();
+    status
+        .is_ok_and(|status| status.success())
+        .then_some(())
+        .ok_or_else(|| "real-time scheduling is refused here, or chrt is missing".to_owned())
+}
