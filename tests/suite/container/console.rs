@@ -30,7 +30,7 @@ pub(super) fn receive(listener: &UnixListener) -> (Vec<u8>, OwnedFd) {
     let received = rustix::net::recvmsg(&socket, &mut buffers, &mut ancillary, flags).unwrap();
     let mut all = ancillary.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
+        RecvAncillaryMessage::ScmCredentials(_) | _ => None,
     });
     let descriptor = all.next().unwrap().next().unwrap();
     drop(all);

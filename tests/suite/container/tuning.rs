@@ -139,7 +139,7 @@ fn an_exec_has_a_scheduler_of_its_own() {
     let seen = exec(
         &home,
         &id,
-        json!({
+        &json!({
             "args": ["sh", "-c", POLICY], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
             "scheduler": {"policy": "SCHED_BATCH", "nice": 4},
         }),
@@ -147,7 +147,7 @@ fn an_exec_has_a_scheduler_of_its_own() {
     assert_eq!(seen, "4 0 3\n");
 }
 
-fn exec(home: &Home, id: &str, process: serde_json::Value) -> String {
+fn exec(home: &Home, id: &str, process: &serde_json::Value) -> String {
     let file = home.beside("process.json");
     std::fs::write(&file, process.to_string()).unwrap();
     let args: [&std::ffi::OsStr; 4] = [
@@ -182,7 +182,7 @@ fn an_exec_runs_on_the_cpus_that_it_is_given() {
         exec(
             &home,
             &id,
-            json!({
+            &json!({
                 "args": ["grep", "Cpus_allowed_list", "/proc/self/status"], "cwd": "/", "env": ["PATH=/bin"],
                 "user": {"uid": 0, "gid": 0}, "execCPUAffinity": affinity,
             }),
@@ -273,7 +273,7 @@ fn an_exec_has_all_that_its_process_says() {
     let seen = exec(
         &home,
         &id,
-        json!({
+        &json!({
             "args": ["sh", "-c", script], "cwd": "/tmp", "env": ["PATH=/bin"],
             "user": {"uid": 1000, "gid": 1001, "umask": 0o027, "additionalGids": [9, 8]},
             "oomScoreAdj": 321, "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 2},
