@@ -17,6 +17,9 @@ use serde::de::value::StrDeserializer;
 /// A word that every text property accepts, the stricter ones among them too.
 const WORD: &str = "private";
 
+/// The word for the one property that is read as a text and takes no other text.
+const ACTION: (&str, &str) = ("linux.seccomp.defaultAction", "SCMP_ACT_ALLOW");
+
 /// The paths of all properties that `T` reads and that have no properties of their own.
 ///
 /// Lists add `[]` to the path when their elements have properties, maps `.*`.
@@ -51,6 +54,11 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    fn word(&self) -> &'static str {
+        let (path, word) = ACTION;
+        if self.path == path { word } else { WORD }
+    }
+
     fn below(&mut self, part: &str) -> Walk<'_> {
         let path = match (self.path.as_str(), part) {
             ("", part) => part.to_owned(),
@@ -89,11 +97,17 @@ impl<'de> Deserializer<'de> for Walk<'_> {
         deserialize_f32: visit_f32 1.0;
         deserialize_f64: visit_f64 1.0;
         deserialize_char: visit_char 'c';
-        deserialize_str: visit_str WORD;
-        deserialize_string: visit_str WORD;
         deserialize_identifier: visit_str WORD;
         deserialize_bytes: visit_bytes WORD.as_bytes();
         deserialize_byte_buf: visit_bytes WORD.as_bytes();
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, WalkError> {
+        visitor.visit_str(self.word())
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, WalkError> {
+        visitor.visit_str(self.word())
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, WalkError> {
