@@ -261,9 +261,12 @@ fn told(errno: Errno, filesystem: &Configuration) -> Trouble {
     }
 }
 
+/// The longest value that `fsconfig(2)` takes, in bytes.
+const LONGEST_VALUE: usize = 255;
+
 fn give_options(filesystem: &Configuration, options: &[(String, Option<String>)]) -> Done {
     for (key, value) in options {
-        filesystem.option(key, value.as_deref()).map_err(|errno| {
+        give_option(filesystem, key, value.as_deref()).map_err(|errno| {
             let mut trouble = told(errno, filesystem);
             if trouble.detail.is_empty() {
                 trouble.detail = format!("option {key}");
@@ -272,6 +275,17 @@ fn give_options(filesystem: &Configuration, options: &[(String, Option<String>)]
         })?;
     }
     Ok(())
+}
+
+/// Gives one option. A stack of overlay layers that is too long for one value is given layer by layer
+/// (`lowerdir+`, Linux 6.8).
+fn give_option(filesystem: &Configuration, key: &str, value: Option<&str>) -> Result<(), Errno> {
+    match value {
+        Some(layers) if key == "lowerdir" && layers.len() > LONGEST_VALUE => layers
+            .split(':')
+            .try_for_each(|layer| filesystem.option("lowerdir+", Some(layer))),
+        other => filesystem.option(key, other),
+    }
 }
 
 /// Sets attributes and propagation of a tree.

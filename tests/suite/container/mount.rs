@@ -297,3 +297,27 @@ fn a_mount_is_changed_by_a_later_remount() {
         "{seen}"
     );
 }
+
+#[test]
+fn a_stack_of_layers_longer_than_one_value_of_the_kernel_is_mounted() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let layers = tempfile::tempdir().unwrap();
+    let directories: Vec<String> = (0..4)
+        .map(|layer| {
+            let directory = layers.path().join(format!("{layer}{}", "x".repeat(90)));
+            fs::create_dir(&directory).unwrap();
+            fs::write(directory.join(format!("file{layer}")), "").unwrap();
+            directory.to_str().unwrap().to_owned()
+        })
+        .collect();
+    let stack = format!("lowerdir={}", directories.join(":"));
+    let bundle = Bundle::shell("ls /stack").with(|config| {
+        add(
+            config,
+            "/mounts",
+            json!({"destination": "/stack", "type": "overlay", "source": "overlay", "options": [stack]}),
+        );
+    });
+    assert_eq!(home.run(&bundle).ok(), "file0\nfile1\nfile2\nfile3\n");
+}

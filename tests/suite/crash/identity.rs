@@ -62,7 +62,11 @@ fn is_never_signalled(forged: impl Fn(&mut Value, i32)) {
 #[test]
 fn a_process_that_was_given_the_number_again_is_never_signalled() {
     need!(root, cgroup2);
-    is_never_signalled(|record, pid| record["init"]["pid"] = pid.into());
+    // Start times count in hundredths of a second: two processes of one moment would have the same.
+    is_never_signalled(|record, pid| {
+        record["init"]["pid"] = pid.into();
+        record["init"]["startTime"] = (start_time(pid) + 1).into();
+    });
 }
 
 #[test]
@@ -84,6 +88,7 @@ fn a_workspace_of_a_maker_that_is_gone_is_no_longer_being_created() {
     home.start(&residue::sleeper(&id), &id);
     forge(&home, &id, |record| {
         record["maker"]["pid"] = stranger.pid().into();
+        record["maker"]["startTime"] = (start_time(stranger.pid()) + 1).into();
         record.as_object_mut().unwrap().remove("init");
     });
     assert_eq!(home.status(&id), "stopped");
