@@ -214,6 +214,10 @@ fn reply(success: bool) -> Message {
     reply
 }
 
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end().to_owned()
+}
+
 /// What CRIU says.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Answer {
@@ -228,26 +232,28 @@ struct Answer {
 impl Answer {
     fn read(bytes: &[u8]) -> Self {
         let mut answer = Self::default();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
         for (field, value) in Fields(bytes) {
             match field {
                 1 => answer.kind = value.number(),
                 2 => answer.success = value.number() != 0,
-                4 | 5 => {
-                    for (inner, value) in Fields(value.bytes()) {
-                        match (field, inner) {
-                            (4, 1) | (5, 2) => answer.pid = value.pid(),
-                            (5, 1) => answer.script = text(value.bytes()),
-                            _ => {}
-                        }
-                    }
-                }
+                4 | 5 => answer.read_part(field, value.bytes()),
                 7 => answer.errno = value.pid(),
                 9 => answer.words = text(value.bytes()),
                 _ => {}
             }
         }
         answer
+    }
+
+    /// The parts of an answer that are messages of their own: what was restored, and a notification.
+    fn read_part(&mut self, field: u64, bytes: &[u8]) {
+        for (inner, value) in Fields(bytes) {
+            match (field, inner) {
+                (4, 1) | (5, 2) => self.pid = value.pid(),
+                (5, 1) => self.script = text(value.bytes()),
+                _ => {}
+            }
+        }
     }
 
     fn event(&self, mut fds: Vec<OwnedFd>) -> Event {
