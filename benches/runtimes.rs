@@ -403,6 +403,8 @@ fn bundle(at: &Path, dressed: bool) -> Outcome<PathBuf> {
     spec["process"]["terminal"] = json!(false);
     spec["process"]["args"] = json!(["/bin/true"]);
     spec["root"]["path"] = json!("rootfs");
+    // What every runtime of the last years takes.
+    spec["ociVersion"] = json!("1.0.2");
     // A device filter needs the right to raise RLIMIT_MEMLOCK under crun; not every machine gives it.
     spec["linux"]["resources"] = json!({});
     if dressed {
