@@ -4,7 +4,6 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use anyhow::bail;
 
 use crate::cli::session::Session;
 use crate::spec;
@@ -97,10 +96,15 @@ fn update(args: &Args, session: &Session) -> anyhow::Result<()> {
         }
         None => args.named()?,
     };
-    if args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some() {
-        bail!("--l3-cache-schema, --mem-bw-schema: this workspace is in no group of Intel RDT");
-    }
-    limiting::update(&session.store()?, &args.id, &resources, &session.log)?;
+    let shares = [&args.l3_cache_schema, &args.mem_bw_schema];
+    let shares: Vec<String> = shares.into_iter().flatten().cloned().collect();
+    limiting::update(
+        &session.store()?,
+        &args.id,
+        &resources,
+        &shares,
+        &session.log,
+    )?;
     Ok(())
 }
 

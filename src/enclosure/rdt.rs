@@ -84,6 +84,16 @@ pub fn join(plan: &RdtPlan, pid: i32) -> Result<(), RdtError> {
     Tree { mount: &mount }.take_in(plan, &class, pid)
 }
 
+/// Gives the class of a workspace other shares; domains that `shares` does not name stay as they are.
+///
+/// # Errors
+///
+/// [`RdtError`].
+pub fn change(plan: &RdtPlan, shares: &[String]) -> Result<(), RdtError> {
+    let mount = mount().ok_or(RdtError::NotMounted)?;
+    Tree { mount: &mount }.change(plan, shares)
+}
+
 /// Removes what [`enter`] has made. That there is nothing of it, or no `resctrl`, is no error.
 ///
 /// # Errors
@@ -178,6 +188,12 @@ impl Tree<'_> {
         written.map_err(|source| self.failed("write to the schemata of", path, source))
     }
 
+    fn change(&self, plan: &RdtPlan, shares: &[String]) -> Result<(), RdtError> {
+        let path = self.mount.join(&plan.class);
+        let group = Group::plain(&path).map_err(|source| self.failed("open", &path, source))?;
+        self.write(&group, &path, shares)
+    }
+
     fn make(&self, path: &Path) -> Result<(), RdtError> {
         match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -254,6 +270,19 @@ mod tests {
         let tasks = |path: &str| std::fs::read_to_string(mount.path().join(path)).unwrap();
         assert_eq!(tasks("gold/tasks"), "7");
         assert_eq!(tasks("gold/mon_groups/web-1/tasks"), "7");
+    }
+
+    #[test]
+    fn a_class_is_given_other_shares() {
+        let mount = tempfile::tempdir().unwrap();
+        class(mount.path(), "gold", "");
+        let tree = Tree {
+            mount: mount.path(),
+        };
+        let shares = ["L3:0=f".to_owned(), "MB:0=50".to_owned()];
+        tree.change(&named(&[], false), &shares).unwrap();
+        let written = std::fs::read_to_string(mount.path().join("gold/schemata"));
+        assert_eq!(written.unwrap(), "L3:0=f\nMB:0=50\n");
     }
 
     #[test]

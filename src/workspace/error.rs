@@ -46,6 +46,11 @@ pub enum WorkspaceError {
     /// Its class of cache and memory bandwidth.
     #[error(transparent)]
     Rdt(#[from] RdtError),
+    /// Shares of a class were to be changed, and it has none.
+    #[error(
+        "--l3-cache-schema, --mem-bw-schema: it is in no class of Intel RDT; create it with linux.intelRdt"
+    )]
+    NoClass,
     /// Its processes.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -1,5 +1,6 @@
 //! Changes the limits of a workspace that lives.
 
+use crate::enclosure::rdt;
 use crate::plan;
 use crate::spec::id::ContainerId;
 use crate::spec::resources::Resources;
@@ -12,7 +13,8 @@ use crate::workspace::lifecycle::NotNow;
 use crate::workspace::report::Report;
 use crate::workspace::store::Store;
 
-/// Changes the limits of a workspace; what `resources` does not name stays as it is.
+/// Changes the limits of a workspace; what `resources` does not name stays as it is. `shares` are lines of `schemata`
+/// for its class of cache and memory bandwidth.
 ///
 /// # Errors
 ///
@@ -21,6 +23,7 @@ pub fn update(
     store: &Store,
     id: &ContainerId,
     resources: &Resources,
+    shares: &[String],
     report: &dyn Report,
 ) -> Result<(), WorkspaceError> {
     let workspace = Workspace::find_locked(store, id)?;
@@ -35,6 +38,10 @@ pub fn update(
     let limits = plan::cgroup::update(resources, &enclosure.present()?, &blueprint::look()?)?;
     for ignored in &limits.ignored {
         report.warning(ignored);
+    }
+    if !shares.is_empty() {
+        let class = workspace.record.rdt.as_ref();
+        rdt::change(class.ok_or(WorkspaceError::NoClass)?, shares)?;
     }
     Ok(enclosure.update(&limits)?)
 }

@@ -84,3 +84,13 @@ fn what_has_ended_has_no_limits_to_change() {
     let refused = home.bulkhead(["update", "--pids-limit", "5", &id]).failed();
     assert!(refused.contains("container not running"), "{refused}");
 }
+
+#[test]
+fn shares_of_the_cache_need_a_class_and_change_nothing_without_one() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), Bundle::new(&["sleep", "1000"]));
+    let id = home.id();
+    home.start(&bundle, &id);
+    let refused = home.bulkhead(["update", "--l3-cache-schema", "L3:0=f", &id]);
+    assert!(refused.failed().contains("in no class of Intel RDT"));
+}
