@@ -56,6 +56,7 @@ use crate::workspace::report::Report;
 use crate::workspace::running;
 use crate::workspace::running::Console;
 use crate::workspace::running::Stay;
+use crate::workspace::starting;
 use crate::workspace::store;
 use crate::workspace::store::Home;
 use crate::workspace::store::Store;
@@ -120,7 +121,9 @@ pub fn restore(
     let Some(signals) = signals else {
         return Ok(None);
     };
-    match running::attend(&standing, &signals, master) {
+    let attended = starting::open_notify(&standing.home)
+        .and_then(|notify| running::attend(&standing, &signals, master, notify));
+    match attended {
         Ok(exit) => running::leave(standing, exit, stay, report).map(|()| Some(exit)),
         Err(error) => making::take_back(standing, error, report).map(|()| None),
     }

@@ -14,6 +14,7 @@ use crate::workspace::making;
 use crate::workspace::making::Arrangement;
 use crate::workspace::making::Receipts;
 use crate::workspace::making::Standing;
+use crate::workspace::notify::Notify;
 use crate::workspace::removing;
 use crate::workspace::report::Report;
 use crate::workspace::starting;
@@ -63,15 +64,16 @@ pub fn run(
         timed: stay.timed,
     };
     let standing = making::build(store, wish, &blueprint, arrangement, report)?;
-    let begun = begin(&standing, &blueprint, receipts).and_then(|()| console.master());
-    let master = match begun {
-        Ok(master) => master,
+    let begun =
+        begin(&standing, &blueprint, receipts).and_then(|notify| Ok((notify, console.master()?)));
+    let (notify, master) = match begun {
+        Ok(begun) => begun,
         Err(error) => return making::take_back(standing, error, report).map(|()| None),
     };
     let Some(signals) = signals else {
-        return Ok(None);
+        return ready(&standing, notify).map(|()| None);
     };
-    let exit = attend(&standing, &signals, master);
+    let exit = attend(&standing, &signals, master, notify);
     let exit = match exit {
         Ok(exit) => exit,
         Err(error) => return making::take_back(standing, error, report).map(|()| None),
@@ -80,11 +82,13 @@ pub fn run(
     Ok(Some(exit))
 }
 
+/// Lets the program go. The socket for its readiness is there before it can look for it.
 fn begin(
     standing: &Standing,
     blueprint: &Blueprint,
     receipts: &Receipts,
-) -> Result<(), WorkspaceError> {
+) -> Result<Option<Notify>, WorkspaceError> {
+    let notify = starting::open_notify(&standing.home)?;
     making::hand_back(standing, receipts)?;
     let process = standing.made.process.as_fd();
     starting::let_go(
@@ -93,20 +97,33 @@ fn begin(
         process,
         standing.made.channel.as_fd(),
     )?;
-    starting::poststart(&standing.record, process)
+    starting::poststart(&standing.record, process)?;
+    Ok(notify)
+}
+
+/// Waits until a program that nobody stays with is ready, where the service manager wants to know.
+fn ready(standing: &Standing, notify: Option<Notify>) -> Result<(), WorkspaceError> {
+    let Some(notify) = notify else {
+        return Ok(());
+    };
+    let made = &standing.made;
+    notify
+        .wait(made.process.as_fd(), made.handle.pid)
+        .map_err(WorkspaceError::probe)
 }
 
 pub(super) fn attend(
     standing: &Standing,
     signals: &Signals,
     terminal: Option<OwnedFd>,
+    notify: Option<Notify>,
 ) -> Result<Exit, WorkspaceError> {
     let foreground = Foreground {
         program: standing.made.process.as_fd(),
         pid: standing.made.handle.pid,
         signals,
         terminal,
-        notify: starting::open_notify(&standing.home)?,
+        notify,
     };
     Ok(foreground.stay()?)
 }
