@@ -25,10 +25,18 @@ pub mod plan;
 
 pub mod init;
 
+pub mod image;
+
+pub mod network;
+
 pub mod enclosure;
 
 pub mod backend;
 
 pub mod workspace;
+
+pub mod accounting;
+
+pub mod monitor;
 
 pub mod cli;

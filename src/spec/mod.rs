@@ -4,6 +4,7 @@
 //! meaning. Properties that the specification does not know are passed over, as it demands.
 
 mod absent;
+pub mod asked;
 pub mod capability;
 pub mod default;
 mod error;
@@ -15,6 +16,7 @@ pub mod list;
 pub mod mount_options;
 pub mod mounts;
 pub mod process;
+pub mod quantity;
 pub mod resources;
 pub mod seccomp;
 pub mod state;

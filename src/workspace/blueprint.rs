@@ -10,6 +10,7 @@ use crate::plan::cgroup::CgroupPlan;
 use crate::plan::cgroup::Manager;
 use crate::plan::cgroup::Place;
 use crate::spec::Spec;
+use crate::spec::asked::Asked;
 use crate::spec::id::ContainerId;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::handing::Descriptors;
@@ -54,6 +55,8 @@ pub struct Blueprint {
     pub cgroup: CgroupPlan,
     /// Whether its readiness is passed on.
     pub notifies: bool,
+    /// What it asks for beyond OCI.
+    pub asked: Asked,
 }
 
 impl Blueprint {
@@ -74,6 +77,7 @@ impl Blueprint {
         for warning in spec.validate()? {
             report.warning(&format!("{}: {}", warning.path, warning.text));
         }
+        let asked = Asked::of(&spec.annotations)?;
         let descriptors = Descriptors::find(wish.preserve_fds)?;
         spec.process
             .env
@@ -112,6 +116,7 @@ impl Blueprint {
             plan,
             cgroup,
             notifies,
+            asked,
         })
     }
 }

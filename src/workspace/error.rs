@@ -8,6 +8,7 @@ use crate::enclosure::rdt::RdtError;
 use crate::plan::PlanError;
 use crate::plan::cgroup::CgroupError;
 use crate::spec::SpecError;
+use crate::spec::asked::AskedError;
 use crate::spec::state::Status;
 use crate::sys::Errno;
 use crate::workspace::handing::HandingError;
@@ -34,6 +35,9 @@ pub enum WorkspaceError {
     /// Its configuration.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// What its annotations ask for.
+    #[error(transparent)]
+    Asked(#[from] AskedError),
     /// What its configuration asks for.
     #[error(transparent)]
     Plan(#[from] PlanError),

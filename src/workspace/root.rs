@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 /// Where root keeps it.
 const SYSTEM: &str = "/run/bulkhead";
+/// Where root keeps what outlives the host's uptime.
+const SYSTEM_DATA: &str = "/var/lib/bulkhead";
+/// What the host's administrator says about its capacity.
+const SYSTEM_HOST: &str = "/etc/bulkhead/host.toml";
 
 /// The directory of all workspaces' state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +18,10 @@ pub struct StateRoot {
     pub path: PathBuf,
     /// Whether it lies in `$XDG_RUNTIME_DIR`, whose files are swept away unless they are sticky.
     pub swept: bool,
+    /// The directory of what outlives the host's uptime: the ledger, unpacked images, writable layers, logs.
+    pub data: PathBuf,
+    /// The file in which the host's administrator says what may be promised.
+    pub host: PathBuf,
 }
 
 /// A directory cannot be the root of the state.
@@ -42,6 +50,7 @@ pub(super) struct Surroundings {
     in_user_namespace: bool,
     user: Option<OsString>,
     runtime_directory: Option<OsString>,
+    data_directory: Option<PathBuf>,
 }
 
 impl StateRoot {
@@ -70,6 +79,8 @@ impl StateRoot {
             });
         }
         Ok(Self {
+            data: absolute.join("@data"),
+            host: absolute.join("@host.toml"),
             path: absolute,
             swept: false,
         })
@@ -84,15 +95,29 @@ impl StateRoot {
             .as_ref()
             .filter(|directory| !directory.is_empty());
         match own.filter(|_| rootless.unwrap_or(found)) {
-            Some(directory) => Self {
-                path: Path::new(directory).join("bulkhead"),
-                swept: true,
-            },
+            Some(directory) => {
+                let path = Path::new(directory).join("bulkhead");
+                let data = around.data_directory.clone();
+                Self {
+                    data: data.unwrap_or_else(|| path.join("@data")),
+                    host: path.join("@host.toml"),
+                    path,
+                    swept: true,
+                }
+            }
             None => Self {
                 path: SYSTEM.into(),
                 swept: false,
+                data: SYSTEM_DATA.into(),
+                host: SYSTEM_HOST.into(),
             },
         }
+    }
+
+    /// A file or directory that belongs to all workspaces of this root. No workspace can have a name with `@` in it.
+    #[must_use]
+    pub fn shared(&self, name: &str) -> PathBuf {
+        self.path.join(format!("@{name}"))
     }
 }
 
@@ -112,8 +137,17 @@ impl Surroundings {
             in_user_namespace,
             user: std::env::var_os("USER"),
             runtime_directory,
+            data_directory: data_directory(),
         }
     }
+}
+
+/// Where the user keeps data (XDG Base Directory Specification).
+fn data_directory() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|path| !path.is_empty());
+    let own = set("XDG_DATA_HOME").map(PathBuf::from);
+    let own = own.or_else(|| Some(Path::new(&set("HOME")?).join(".local/share")));
+    own.map(|directory| directory.join("bulkhead"))
 }
 
 /// Whether ids are mapped: the first user namespace maps all of them to themselves in one line.
@@ -133,6 +167,7 @@ mod tests {
             in_user_namespace: mapped,
             user: user.map(OsString::from),
             runtime_directory: directory.map(OsString::from),
+            data_directory: None,
         };
         StateRoot::default_in(&around, None).path
     }

@@ -10,6 +10,7 @@
 //! ROOT/ID/checkpoint   there when it ended because it was saved, and may come back under its name
 //! ROOT/ID/start.sock   where its first process waits for `start`
 //! ROOT/ID/notify/      where it tells the service manager that it is ready
+//! ROOT/@NAME           what belongs to all workspaces: no workspace can have `@` in its name
 //! ```
 //!
 //! `mkdir(2)` decides who makes a workspace; `flock(2)` on the directory, who changes it. Files are renamed into place
@@ -94,6 +95,12 @@ impl Store {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root.path
+    }
+
+    /// Where everything of these workspaces is.
+    #[must_use]
+    pub fn places(&self) -> &StateRoot {
+        &self.root
     }
 
     /// Makes the directory of a new workspace, and holds its lock.
@@ -371,6 +378,8 @@ mod tests {
         let root = StateRoot {
             path: home.path().join("deep/root"),
             swept: false,
+            data: home.path().join("data"),
+            host: home.path().join("host.toml"),
         };
         (home, Store::new(root))
     }

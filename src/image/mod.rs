@@ -1,0 +1,1 @@
+//! Images as podman and skopeo write them, unpacked and verified.

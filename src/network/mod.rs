@@ -1,0 +1,1 @@
+//! The network of a workspace: bridge, veth pair, addresses, shaping, published ports; made and undone by name.
