@@ -151,7 +151,7 @@ fn wait_exits_as_the_program_did() {
 
 #[test]
 fn the_end_of_a_process_that_is_nobodys_child_here_is_heard_of() {
-    need!(root);
+    need!(root, first_network);
     let obituaries = Obituaries::begin().unwrap();
     let child = clone::spawn(Birth::default(), || 7).unwrap();
     process::ended_within(&child.pidfd, None).unwrap();

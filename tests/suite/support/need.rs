@@ -42,6 +42,14 @@ pub(crate) fn root() -> Need {
         .ok_or_else(|| "not run by root".to_owned())
 }
 
+/// The machine's own network: the kernel tells of the ends of processes only there (`NETLINK_CONNECTOR`).
+pub(crate) fn first_network() -> Need {
+    let of = |process: &str| std::fs::read_link(Path::new("/proc").join(process).join("ns/net"));
+    let same = of("self").is_ok_and(|own| of("1").is_ok_and(|first| own == first));
+    same.then_some(())
+        .ok_or_else(|| "in a network namespace of its own".to_owned())
+}
+
 /// A cgroup2 file system to track processes in.
 pub(crate) fn cgroup2() -> Need {
     ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
