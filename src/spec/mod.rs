@@ -11,6 +11,7 @@ mod error;
 mod hardware;
 pub mod hooks;
 pub mod id;
+pub mod image;
 pub mod linux;
 pub mod list;
 pub mod mount_options;

@@ -15,6 +15,7 @@ pub mod seal;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod tree;
 pub mod tty;
 pub mod tuning;
 

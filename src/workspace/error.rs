@@ -14,9 +14,11 @@ use crate::sys::Errno;
 use crate::workspace::handing::HandingError;
 use crate::workspace::hooks::HookError;
 use crate::workspace::images::ImagesError;
+use crate::workspace::layer::LayerError;
 use crate::workspace::lifecycle::NotNow;
 use crate::workspace::mount_list::MountListError;
 use crate::workspace::record::RecordError;
+use crate::workspace::rootfs::RootfsError;
 use crate::workspace::store::StoreError;
 use crate::workspace::terminal::ForegroundError;
 
@@ -70,6 +72,12 @@ pub enum WorkspaceError {
     /// What it is saved to, or comes back from.
     #[error(transparent)]
     Images(#[from] ImagesError),
+    /// Its root filesystem.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// Its writable layer.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
     /// What is mounted in it while it runs.
     #[error(transparent)]
     MountList(#[from] MountListError),
