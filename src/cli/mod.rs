@@ -7,7 +7,9 @@ mod argv;
 mod log;
 mod session;
 
+mod check;
 mod checkpoint;
+mod compile;
 mod completion;
 mod create;
 mod delete;
@@ -26,6 +28,7 @@ mod ps;
 mod restore;
 mod resume;
 mod run;
+mod schema;
 mod spec;
 mod start;
 mod state;
@@ -81,6 +84,10 @@ enum Command {
     Mounts(mounts::Args),
     Spec(spec::Args),
     Plan(plan::Args),
+    Compile(compile::Args),
+    Check(check::Args),
+    #[command(hide = true)]
+    Schema(schema::Args),
     Features(features::Args),
     Host(host::Args),
     Completion(completion::Args),
@@ -182,6 +189,9 @@ fn dispatch(command: &Command, session: &Session) -> anyhow::Result<ExitCode> {
         Command::Mounts(args) => mounts::run(args, session),
         Command::Spec(args) => spec::run(args, session),
         Command::Plan(args) => plan::run(args, session),
+        Command::Compile(args) => compile::run(args, session),
+        Command::Check(args) => check::run(args, session),
+        Command::Schema(args) => schema::run(args),
         Command::Features(args) => features::run(args, session),
         Command::Host(args) => host::run(args, session),
         Command::Completion(args) => completion::run(args, session),

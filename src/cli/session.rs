@@ -118,10 +118,13 @@ impl Session {
 
     /// The workspaces of the state root.
     pub(super) fn store(&self) -> anyhow::Result<Store> {
-        Ok(Store::new(StateRoot::choose(
-            self.globals.root.as_deref(),
-            self.rootless(),
-        )?))
+        Ok(Store::new(self.state_root()?))
+    }
+
+    /// Where the state of workspaces is kept.
+    pub(super) fn state_root(&self) -> anyhow::Result<StateRoot> {
+        let root = self.globals.root.as_deref();
+        Ok(StateRoot::choose(root, self.rootless())?)
     }
 
     /// Whether to do without the rights of root, where the caller says so.

@@ -8,6 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
 use crate::spec::quantity;
 
 /// What every annotation of ours begins with.
@@ -33,7 +37,8 @@ pub struct Asked {
 }
 
 /// Which wall a workspace is put behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Isolation {
     /// Namespaces on the shared kernel.
     Container,
@@ -57,7 +62,8 @@ pub struct Guarantee {
 }
 
 /// What happens to a workspace that needs more memory than its limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum OverLimit {
     /// The kernel kills all of it, and it has ended.
     #[default]
@@ -135,7 +141,8 @@ pub struct Lease {
 }
 
 /// What becomes of a workspace whose lease has expired.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Expiry {
     /// It is told to end (`SIGTERM`), and after ten seconds killed; its files stay.
     #[default]
@@ -413,14 +420,15 @@ impl Ours<'_> {
     }
 }
 
-fn network_name(text: &str) -> Option<String> {
+/// The name of a network, or `none` or `host`, which mean what they say.
+pub(super) fn network_name(text: &str) -> Option<String> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
     let named = (1..=32).contains(&text.len()) && text.chars().all(plain);
     named.then(|| text.to_owned())
 }
 
 /// Nothing for `auto`; else at most one address of each kind.
-fn read_addresses(text: &str) -> Option<Vec<std::net::IpAddr>> {
+pub(super) fn read_addresses(text: &str) -> Option<Vec<std::net::IpAddr>> {
     if text == "auto" {
         return Some(Vec::new());
     }

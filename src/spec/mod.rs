@@ -25,6 +25,7 @@ pub mod sysctl;
 pub mod user;
 mod validate;
 pub mod vm;
+pub mod workspace;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod blueprint;
 pub mod checkpoint;
 pub mod document;
+pub mod documents;
 pub mod error;
 pub mod found;
 pub mod handing;

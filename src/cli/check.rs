@@ -1,0 +1,51 @@
+//! `check`: whether workspace documents say what they may say.
+
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use crate::cli::session::Session;
+use crate::workspace::documents;
+use crate::workspace::documents::LoadError;
+use crate::workspace::root::StateRoot;
+
+/// Check workspace documents without making anything
+///
+/// For each that is sound, `FILE: ok` is printed. The others are reported with file, line, key and what was expected
+/// there, and the exit status is 1.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Workspace documents; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// Runs `check`.
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    let root = session.state_root()?;
+    let mut all = ExitCode::SUCCESS;
+    let mut out = std::io::stdout().lock();
+    for file in &args.files {
+        match check(file, &root, session) {
+            Ok(()) => writeln!(out, "{}: ok", file.display())
+                .context("cannot write to standard output")?,
+            Err(error) => {
+                session
+                    .log
+                    .failed(&crate::cli::log::one_line(&error.into()));
+                all = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn check(file: &Path, root: &StateRoot, session: &Session) -> Result<(), LoadError> {
+    let loaded = documents::load(file, None)?;
+    let surroundings = loaded.surroundings(root, None, &session.log)?;
+    loaded.document.compile(&surroundings)?;
+    Ok(())
+}
