@@ -5,6 +5,7 @@
 //! only the error is. conmon reports an error only when standard error has bytes, so the error always goes there too;
 //! remarks do not when there is a log, since standard error may be the container's own.
 
+use std::cell::OnceCell;
 use std::cell::RefCell;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -14,7 +15,12 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::accounting::AccountingError;
+use crate::accounting::bill;
+use crate::workspace::report::Counted;
+use crate::workspace::report::End;
 use crate::workspace::report::Report;
+use crate::workspace::root::StateRoot;
 
 /// How lines in the log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +57,8 @@ pub(super) struct Log {
     format: Format,
     least: Level,
     held: RefCell<Vec<(Level, String)>>,
+    /// Where the bill is kept, as soon as that is known.
+    billed_at: OnceCell<StateRoot>,
 }
 
 impl Log {
@@ -61,6 +69,21 @@ impl Log {
             format,
             least,
             held: RefCell::default(),
+            billed_at: OnceCell::new(),
+        }
+    }
+
+    /// Says where the bill of this command's workspaces is kept.
+    pub(super) fn bill_at(&self, root: &StateRoot) {
+        self.billed_at.get_or_init(|| root.clone());
+    }
+
+    /// A workspace must not depend on whether it can be billed.
+    fn bill(&self, enter: impl FnOnce(&StateRoot) -> Result<(), AccountingError>) {
+        let entered = self.billed_at.get().map_or(Ok(()), enter);
+        if let Err(error) = entered {
+            let text = one_line(&error.into());
+            self.warning(&format!("ignoring that it cannot be billed: {text}"));
         }
     }
 
@@ -157,6 +180,14 @@ impl Report for Log {
         if self.least == Level::Debug {
             self.hold(Level::Debug, &text());
         }
+    }
+
+    fn begun(&self, first: &Counted<'_>) {
+        self.bill(|root| bill::begun(root, first));
+    }
+
+    fn ending(&self, last: &Counted<'_>, end: End) {
+        self.bill(|root| bill::ended(root, last, end));
     }
 }
 

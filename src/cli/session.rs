@@ -121,10 +121,11 @@ impl Session {
         Ok(Store::new(self.state_root()?))
     }
 
-    /// Where the state of workspaces is kept.
+    /// Where the state of workspaces is kept, and their bill.
     pub(super) fn state_root(&self) -> anyhow::Result<StateRoot> {
-        let root = self.globals.root.as_deref();
-        Ok(StateRoot::choose(root, self.rootless())?)
+        let root = StateRoot::choose(self.globals.root.as_deref(), self.rootless())?;
+        self.log.bill_at(&root);
+        Ok(root)
     }
 
     /// Whether to do without the rights of root, where the caller says so.

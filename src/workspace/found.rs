@@ -71,6 +71,12 @@ impl Workspace {
         &self.record
     }
 
+    /// Its directory in the store.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
     /// Its enclosure.
     ///
     /// # Errors

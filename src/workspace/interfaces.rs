@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::workspace::found::Workspace;
+use crate::workspace::record::Record;
 
 /// The counters of one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,20 +17,26 @@ pub struct Interface {
 }
 
 impl Workspace {
-    /// The interfaces of its own network namespace, but for the loopback; none if it shares the caller's, or has no
-    /// first process any more.
+    /// As [`of`] gives them.
     #[must_use]
     pub fn interfaces(&self) -> Option<Vec<Interface>> {
-        let init = self.record().init.as_ref().filter(|init| init.goes_on())?;
-        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        let pid = init.pid.to_string();
-        if namespace(&pid)? == namespace("self")? {
-            return None;
-        }
-        let table = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
-        // Between the two looks the number may have become somebody else's.
-        init.goes_on().then(|| parse(&table))
+        of(self.record())
     }
+}
+
+/// The interfaces of a workspace's own network namespace, but for the loopback; none if it shares the caller's, or has
+/// no first process any more.
+#[must_use]
+pub fn of(record: &Record) -> Option<Vec<Interface>> {
+    let init = record.init.as_ref().filter(|init| init.goes_on())?;
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    let pid = init.pid.to_string();
+    if namespace(&pid)? == namespace("self")? {
+        return None;
+    }
+    let table = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
+    // Between the two looks the number may have become somebody else's.
+    init.goes_on().then(|| parse(&table))
 }
 
 /// Reads `/proc/net/dev`: after the name eight columns of what came in, then eight of what went out.

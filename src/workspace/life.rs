@@ -91,7 +91,8 @@ impl Life {
 }
 
 /// The kernel's id of this uptime; empty where `/proc` does not have it.
-fn boot_id() -> String {
+#[must_use]
+pub fn boot_id() -> String {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim_end().to_owned()
 }

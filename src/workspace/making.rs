@@ -26,11 +26,13 @@ use crate::workspace::document;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::handing;
 use crate::workspace::hooks::Moment;
+use crate::workspace::interfaces;
 use crate::workspace::late::Late;
 use crate::workspace::life::Life;
 use crate::workspace::notify;
 use crate::workspace::record::Record;
 use crate::workspace::removing;
+use crate::workspace::report::Counted;
 use crate::workspace::report::Report;
 use crate::workspace::store;
 use crate::workspace::store::Home;
@@ -220,7 +222,26 @@ fn erect(
         rdt::enter(class, made.handle.pid)?;
     }
     home.write(store::STATE, &record.to_bytes()?)?;
+    tell_begun(home, record, &enclosure, blueprint, report);
     Ok(made)
+}
+
+/// Says that a workspace that is billed stands; its program has not run yet.
+pub(super) fn tell_begun(
+    home: &Home,
+    record: &Record,
+    enclosure: &Enclosure,
+    blueprint: &Blueprint,
+    report: &dyn Report,
+) {
+    if blueprint.asked.billed {
+        report.begun(&Counted {
+            record,
+            home,
+            enclosure,
+            interfaces: interfaces::of(record),
+        });
+    }
 }
 
 /// The socket where the program will wait for its start.

@@ -7,16 +7,23 @@ use std::time::Instant;
 use crate::enclosure::Enclosure;
 use crate::enclosure::Place;
 use crate::enclosure::rdt;
+use crate::spec::asked::Asked;
 use crate::spec::id::ContainerId;
 use crate::spec::state::Status;
+use crate::sys::ending;
 use crate::sys::process;
+use crate::sys::process::Exit;
 use crate::workspace::document;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
 use crate::workspace::found::read_record;
 use crate::workspace::hooks::Moment;
+use crate::workspace::interfaces;
+use crate::workspace::interfaces::Interface;
 use crate::workspace::life::Life;
 use crate::workspace::record::Record;
+use crate::workspace::report::Counted;
+use crate::workspace::report::End;
 use crate::workspace::report::Report;
 use crate::workspace::store;
 use crate::workspace::store::Home;
@@ -165,7 +172,11 @@ pub(super) fn remove(
     report: &dyn Report,
 ) -> Vec<WorkspaceError> {
     let mut errors = Vec::new();
+    let watch = record.and_then(LastWatch::begin);
     errors.extend(end_processes(&home, record).err());
+    if let Some(watch) = watch {
+        watch.end(&home, report);
+    }
     errors.extend(remove_cgroup(&home, record).err());
     let class = record.and_then(|record| record.rdt.as_ref());
     errors.extend(class.and_then(|class| Some(rdt::leave(class).err()?.into())));
@@ -184,6 +195,57 @@ pub(super) fn remove(
     }
     errors.extend(home.remove().err().map(WorkspaceError::from));
     errors
+}
+
+/// What is seen of a workspace that is billed before its processes are killed, since it goes with them.
+struct LastWatch<'a> {
+    record: &'a Record,
+    runs: bool,
+    interfaces: Option<Vec<Interface>>,
+}
+
+impl<'a> LastWatch<'a> {
+    fn begin(record: &'a Record) -> Option<Self> {
+        let init = record.init.as_ref().filter(|_| is_billed(record))?;
+        Some(Self {
+            record,
+            runs: init.goes_on(),
+            interfaces: interfaces::of(record),
+        })
+    }
+
+    /// Says that the counters are about to be lost, when all that was killed has been charged for.
+    fn end(self, home: &Home, report: &dyn Report) {
+        let end = match self.runs {
+            true => End::Removed,
+            false => End::Before(exit_of(home, self.record)),
+        };
+        let Ok(enclosure) = Enclosure::open(&self.record.place) else {
+            return;
+        };
+        let last = Counted {
+            record: self.record,
+            home,
+            enclosure: &enclosure,
+            interfaces: self.interfaces,
+        };
+        report.ending(&last, end);
+    }
+}
+
+/// Whether what it uses is entered in the ledger. What cannot be understood was refused when it was made.
+pub(super) fn is_billed(record: &Record) -> bool {
+    Asked::of(&record.annotations).is_ok_and(|asked| asked.billed)
+}
+
+/// How a first process ended: what was written down, or what its remains say while nobody has collected them.
+fn exit_of(home: &Home, record: &Record) -> Option<Exit> {
+    let noted = home.read(store::EXIT).ok().flatten();
+    let noted = noted.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    noted.or_else(|| {
+        let init = record.init.as_ref()?;
+        ending::uncollected(init.pid, init.start_time).ok()?
+    })
 }
 
 /// Kills every process and waits until none is left.

@@ -177,6 +177,7 @@ impl Back<'_> {
             rdt::enter(class, handle.pid)?;
         }
         self.home.write(store::STATE, &record.to_bytes()?)?;
+        making::tell_begun(self.home, record, &enclosure, self.blueprint, report);
         Ok(Made {
             handle,
             process,

@@ -139,6 +139,13 @@ pub(super) fn leave(
             .home
             .write(store::EXIT, &serde_json::to_vec(&exit)?)?);
     }
+    if removing::is_billed(&standing.record) {
+        // The removal tells how it ended.
+        let note = standing
+            .home
+            .write(store::EXIT, &serde_json::to_vec(&exit)?);
+        note.unwrap_or_default();
+    }
     let left = removing::remove(standing.home, Some(&standing.record), report);
     removing::all_or_several(left)
 }

@@ -7,6 +7,7 @@
 //! ROOT/ID/cgroup.new   the same before that cgroup is known to be its own: nobody in it is killed then
 //! ROOT/ID/init         a link whose text is the life of its first process, where that has no cgroup of its own
 //! ROOT/ID/exit.json    how its first process ended, when `run --keep` saw it
+//! ROOT/ID/meter.json   what is added up between two looks at what it uses
 //! ROOT/ID/checkpoint   there when it ended because it was saved, and may come back under its name
 //! ROOT/ID/start.sock   where its first process waits for `start`
 //! ROOT/ID/notify/      where it tells the service manager that it is ready

@@ -4,10 +4,14 @@
 //! processor's time is counted for every cgroup.
 
 mod parse;
+mod spent;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+
+pub use spent::Spent;
+pub use spent::SpentMemory;
 
 use crate::enclosure::Enclosure;
 use crate::enclosure::EnclosureError;

@@ -182,6 +182,7 @@ impl Drop for Home {
             .into_iter()
             .flatten()
             .flatten()
+            .filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"@"))
         {
             let removed = self.bulkhead([
                 OsStr::new("delete"),

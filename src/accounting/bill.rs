@@ -1,0 +1,132 @@
+//! When something is entered in the ledger: when a workspace is made, at intervals, and once at its end.
+//!
+//! Whoever makes or removes a workspace calls [`begun`] and [`ended`]; who stays with it (its monitor) calls
+//! [`interval`] meanwhile, and [`closed`] as soon as it has ended. All go on from the same sums ([`crate::accounting::meter`]),
+//! so it does not matter who was there when. Only what was asked for in our annotations is entered.
+
+use crate::accounting::AccountingError;
+use crate::accounting::Entry;
+use crate::accounting::Ledger;
+use crate::accounting::Meter;
+use crate::accounting::Reason;
+use crate::accounting::reading::Subject;
+use crate::accounting::usage::Usage;
+use crate::spec::asked::Asked;
+use crate::sys::process::Exit;
+use crate::workspace::found::Workspace;
+use crate::workspace::record::Record;
+use crate::workspace::report::Counted;
+use crate::workspace::report::End;
+use crate::workspace::root::StateRoot;
+
+/// The number of `SIGKILL`, which is what ends a process for want of memory.
+const KILL: i32 = 9;
+
+/// Enters that a workspace was made, and what it has used by then.
+///
+/// # Errors
+///
+/// [`AccountingError`]; what could be read or written before it holds.
+pub fn begun(root: &StateRoot, first: &Counted<'_>) -> Result<(), AccountingError> {
+    if !is_billed(first.record)? || !first.enclosure.exists() {
+        return Ok(());
+    }
+    let mut meter = Meter::default();
+    let usage = meter.begin(&subject(first))?;
+    meter.keep_in(first.home, first.record)?;
+    let entry = Entry::created(first.record, usage);
+    Ok(Ledger::open(root)?.append(&entry)?)
+}
+
+/// Enters what a workspace has used by now, and keeps the sums for whoever looks next.
+///
+/// # Errors
+///
+/// [`AccountingError`]; what could be read or written before it holds.
+pub fn interval(
+    root: &StateRoot,
+    meter: &mut Meter,
+    workspace: &Workspace,
+) -> Result<Usage, AccountingError> {
+    let usage = meter.sample(workspace)?;
+    meter.keep(workspace)?;
+    if is_billed(workspace.record())? {
+        let entry = Entry::interval(workspace.record(), usage.clone());
+        Ledger::open(root)?.append(&entry)?;
+    }
+    Ok(usage)
+}
+
+/// Enters the end of a workspace that is still there to be looked at, as who has stayed with it saw it.
+///
+/// # Errors
+///
+/// [`AccountingError`]; what could be read or written before it holds.
+pub fn closed(
+    root: &StateRoot,
+    meter: &mut Meter,
+    workspace: &Workspace,
+    exit: Option<Exit>,
+) -> Result<Usage, AccountingError> {
+    let usage = meter.sample(workspace)?;
+    if is_billed(workspace.record())? && !meter.has_ended_with(usage.cpu.total_us) {
+        let reason = reason(End::Before(exit), &usage);
+        let entry = Entry::ended(workspace.record(), usage.clone(), reason, exit);
+        Ledger::open(root)?.append(&entry)?;
+        meter.note_end(usage.cpu.total_us);
+    }
+    meter.keep(workspace)?;
+    Ok(usage)
+}
+
+/// Enters the end of a workspace that is about to be removed, unless it has been entered and nothing was used since.
+///
+/// # Errors
+///
+/// [`AccountingError`]; what could be read or written before it holds.
+pub fn ended(root: &StateRoot, last: &Counted<'_>, end: End) -> Result<(), AccountingError> {
+    if !is_billed(last.record)? || !last.enclosure.exists() {
+        return Ok(());
+    }
+    let mut meter = Meter::resume(last.record, last.home);
+    let usage = meter.look(&subject(last))?;
+    let total_us = usage.cpu.total_us;
+    if meter.has_ended_with(total_us) {
+        return Ok(());
+    }
+    let exit = match end {
+        End::Removed => None,
+        End::Before(exit) => exit,
+    };
+    let entry = Entry::ended(last.record, usage.clone(), reason(end, &usage), exit);
+    Ledger::open(root)?.append(&entry)?;
+    // A removal that fails after this may be tried again.
+    meter.note_end(total_us);
+    meter.keep_in(last.home, last.record)
+}
+
+fn subject<'a>(counted: &'a Counted<'a>) -> Subject<'a> {
+    Subject {
+        record: counted.record,
+        enclosure: counted.enclosure,
+        interfaces: counted.interfaces.clone(),
+    }
+}
+
+fn is_billed(record: &Record) -> Result<bool, AccountingError> {
+    Ok(Asked::of(&record.annotations)?.billed)
+}
+
+/// Somebody who was killed for want of memory is told from others by the count of such kills; where nobody saw the
+/// signal, that count alone must do.
+fn reason(end: End, usage: &Usage) -> Reason {
+    let memory = usage.memory.as_ref();
+    let out_of_memory = memory.is_some_and(|memory| memory.events.oom_kill > 0);
+    match end {
+        End::Removed => Reason::Deleted,
+        End::Before(Some(Exit::Status(_))) => Reason::Exited,
+        End::Before(Some(Exit::Signal(KILL)) | None) if out_of_memory => Reason::Oom,
+        End::Before(Some(Exit::Signal(_))) => Reason::Killed,
+        End::Before(None) => Reason::Unknown,
+    }
+}

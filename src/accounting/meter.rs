@@ -1,0 +1,307 @@
+//! Looks at one workspace again and again, and adds up what no counter of the kernel holds.
+//!
+//! Between two looks that are `dt` apart, with a guarantee of `g` processors,
+//!
+//! ```text
+//! hold = min(max(0, g * dt - used), waited)      waited = time with somebody runnable and not run + time throttled
+//! ```
+//!
+//! It is the time by which the workspace fell short of its guarantee, and no more than it waited: who did not want to
+//! run was not wronged. Short looks are exacter than long ones: a burst above the guarantee makes up for a lack below
+//! it only within one interval, and an idle part of it hides a wait in another. The first term of `waited` counts time,
+//! not processors, so of a guarantee of several at most `dt` is seen; time throttled may be in both terms.
+//!
+//! The sums are kept beside the record (`meter.json`), with the last look, so that a command that looks once, or a
+//! meter that takes over from one that died, goes on from there.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::accounting::AccountingError;
+use crate::accounting::behalf::Attribution;
+use crate::accounting::behalf::ByPackets;
+use crate::accounting::behalf::Interval;
+use crate::accounting::behalf::part;
+use crate::accounting::energy;
+use crate::accounting::moment::Moment;
+use crate::accounting::reading;
+use crate::accounting::reading::Subject;
+use crate::accounting::usage::Energy;
+use crate::accounting::usage::How;
+use crate::accounting::usage::Link;
+use crate::accounting::usage::OnBehalf;
+use crate::accounting::usage::Usage;
+use crate::enclosure::Enclosure;
+use crate::spec::asked::Asked;
+use crate::workspace::found::Workspace;
+use crate::workspace::interfaces;
+use crate::workspace::record::Record;
+use crate::workspace::store::Home;
+
+/// The file in the directory of a workspace.
+const FILE: &str = "meter.json";
+
+/// What is remembered between two looks, for one life of a workspace in one uptime of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    created: String,
+    boot: String,
+    host: Moment,
+    used_us: u64,
+    waited_us: Option<u64>,
+    network: Option<BTreeMap<String, Link>>,
+    hold_us: Option<u64>,
+    network_softirq_us: Option<u64>,
+    energy_uj: Option<u64>,
+    /// The processor time with which its end was entered in the ledger.
+    ended_us: Option<u64>,
+}
+
+/// The state between two looks at one workspace.
+#[derive(Debug)]
+pub struct Meter {
+    kept: Option<Kept>,
+    attribution: Box<dyn Attribution + Send + Sync>,
+    /// Held so that the cgroup is not searched for at each look.
+    enclosure: Option<Enclosure>,
+    /// Held so that the workspace's interfaces, and what they have counted, outlive its last process.
+    network: Option<std::fs::File>,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            kept: None,
+            attribution: Box::new(ByPackets),
+            enclosure: None,
+            network: None,
+        }
+    }
+}
+
+impl Meter {
+    /// Goes on from what the last meter of this workspace kept, or begins at its birth.
+    #[must_use]
+    pub fn new(workspace: &Workspace) -> Self {
+        Self::resume(workspace.record(), workspace.home())
+    }
+
+    pub(super) fn resume(record: &Record, home: &Home) -> Self {
+        let kept = home.read(FILE).ok().flatten();
+        let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        let boot = crate::workspace::life::boot_id();
+        Self {
+            kept: kept.filter(|kept| kept.created == record.created && kept.boot == boot),
+            ..Self::default()
+        }
+    }
+
+    /// Looks now. Nothing is written: see [`Meter::keep`].
+    ///
+    /// # Errors
+    ///
+    /// [`AccountingError::Uncounted`] when it has no cgroup of its own; [`AccountingError::Counters`] when that cannot
+    /// be read.
+    pub fn sample(&mut self, workspace: &Workspace) -> Result<Usage, AccountingError> {
+        let enclosure = match self.enclosure.take() {
+            Some(enclosure) => enclosure,
+            None => workspace.enclosure()?,
+        };
+        let subject = Subject {
+            record: workspace.record(),
+            enclosure: &enclosure,
+            interfaces: interfaces::of(workspace.record()),
+        };
+        let usage = self.look(&subject)?;
+        self.enclosure = Some(enclosure);
+        Ok(usage)
+    }
+
+    /// Keeps the workspace's network namespace for as long as this meter lives, so that the last look still sees what
+    /// passed through its interfaces. Where it has none of its own, or has ended, nothing is done.
+    pub fn hold_network(&mut self, workspace: &Workspace) {
+        let init = workspace.record().init.as_ref();
+        let opened = init.filter(|_| interfaces::of(workspace.record()).is_some());
+        let opened =
+            opened.and_then(|init| std::fs::File::open(format!("/proc/{}/ns/net", init.pid)).ok());
+        self.network = opened.or(self.network.take());
+    }
+
+    /// Writes the sums and the last look beside the record.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountingError::Keep`].
+    pub fn keep(&self, workspace: &Workspace) -> Result<(), AccountingError> {
+        self.keep_in(workspace.home(), workspace.record())
+    }
+
+    pub(super) fn keep_in(&self, home: &Home, record: &Record) -> Result<(), AccountingError> {
+        let failed = |source| AccountingError::Keep {
+            id: record.id.to_string(),
+            source,
+        };
+        let Some(kept) = &self.kept else {
+            return Ok(());
+        };
+        let bytes = serde_json::to_vec(kept).map_err(|error| failed(error.into()))?;
+        home.write(FILE, &bytes)
+            .map_err(|error| failed(error.into()))
+    }
+
+    /// Looks now at what is given.
+    pub(super) fn look(&mut self, subject: &Subject<'_>) -> Result<Usage, AccountingError> {
+        let (mut usage, asked) = reading::read(subject)?;
+        let now = Moment::look();
+        let kept = self.go_on(&usage, &asked, now);
+        // Interfaces go with the last process; what they said last still holds.
+        usage.network.clone_from(&kept.network);
+        usage.cpu.hold_ms = kept.hold_us.map(|hold| hold / 1000);
+        usage.cpu.on_behalf = OnBehalf {
+            how: match kept.network_softirq_us {
+                Some(_) => self.attribution.how(),
+                None => How::Unavailable,
+            },
+            us: kept.network_softirq_us,
+            network_softirq_us: kept.network_softirq_us,
+        };
+        usage.energy = kept.energy_uj.map(|package_uj| Energy {
+            how: How::Estimated,
+            package_uj,
+        });
+        self.kept = Some(kept);
+        Ok(usage)
+    }
+
+    /// The sums up to now.
+    fn go_on(&self, usage: &Usage, asked: &Asked, host: Moment) -> Kept {
+        let begun = self.kept.clone().unwrap_or_else(|| birth(usage, &host));
+        let waited_us = waited(usage);
+        let waited = waited_us.zip(begun.waited_us);
+        let waited = waited.map(|(now, before)| now.saturating_sub(before));
+        let used = usage.cpu.total_us.saturating_sub(begun.used_us);
+        let dt = host.clock_us.saturating_sub(begun.host.clock_us);
+        let hold = waited.map(|waited| hold_us(asked.guarantee.cpu_milli, dt, used, waited));
+        let network = usage.network.clone().or(begun.network.clone());
+        let softirq = network.as_ref().and_then(|links| {
+            let before = begun.network.as_ref().map(packets).unwrap_or_default();
+            self.attribution.network_softirq_us(&Interval {
+                before: &begun.host,
+                now: &host,
+                packets: packets(links).saturating_sub(before),
+            })
+        });
+        let energy = energy::between(&begun.host.energy, &host.energy);
+        let busy = host.busy_us.zip(begun.host.busy_us);
+        let energy = energy
+            .zip(busy)
+            .map(|(taken, (now, before))| part(taken, used, now.saturating_sub(before)));
+        let add = |sum: Option<u64>, more: Option<u64>| match (sum, more) {
+            (sum, None) => sum,
+            (sum, Some(more)) => Some(sum.unwrap_or_default() + more),
+        };
+        Kept {
+            created: usage.created.clone(),
+            boot: usage.boot.clone(),
+            host,
+            used_us: usage.cpu.total_us,
+            waited_us,
+            network,
+            hold_us: add(begun.hold_us, hold),
+            network_softirq_us: add(begun.network_softirq_us, softirq),
+            energy_uj: add(begun.energy_uj, energy),
+            ended_us: begun.ended_us,
+        }
+    }
+
+    /// Whether its end was entered already, with this figure.
+    pub(super) fn has_ended_with(&self, total_us: u64) -> bool {
+        let ended = self.kept.as_ref().and_then(|kept| kept.ended_us);
+        ended == Some(total_us)
+    }
+
+    /// Begins at the birth of a workspace: its interfaces, if it will have any, have carried nothing.
+    pub(super) fn begin(&mut self, subject: &Subject<'_>) -> Result<Usage, AccountingError> {
+        let usage = self.look(subject)?;
+        if let Some(kept) = &mut self.kept {
+            kept.network = None;
+        }
+        Ok(usage)
+    }
+
+    pub(super) fn note_end(&mut self, total_us: u64) {
+        if let Some(kept) = &mut self.kept {
+            kept.ended_us = Some(total_us);
+        }
+    }
+}
+
+/// What nobody has looked at yet began with nothing, as long ago as it was made. Of the host at that time nothing is
+/// known any more.
+fn birth(usage: &Usage, host: &Moment) -> Kept {
+    let parsed = |text: &str| humantime::parse_rfc3339(text).ok();
+    let span = parsed(&usage.at).zip(parsed(&usage.created));
+    let age = span.and_then(|(at, created)| at.duration_since(created).ok());
+    let age_us = u64::try_from(age.unwrap_or_default().as_micros()).unwrap_or_default();
+    Kept {
+        host: Moment {
+            clock_us: host.clock_us.saturating_sub(age_us),
+            ..Moment::default()
+        },
+        waited_us: waited(usage).map(|_| 0),
+        ..Kept::default()
+    }
+}
+
+/// Packets of all interfaces in both directions.
+fn packets(links: &BTreeMap<String, Link>) -> u64 {
+    links
+        .values()
+        .map(|link| link.in_packets + link.out_packets)
+        .sum()
+}
+
+/// Time that it waited for a processor in any way; none where the kernel does not tell.
+fn waited(usage: &Usage) -> Option<u64> {
+    let queued = usage.pressure.cpu.as_ref()?.some_us;
+    Some(queued + usage.cpu.throttled_us.unwrap_or_default())
+}
+
+/// The formula at the top of this file; `cpu_milli` is the guarantee in thousandths of a processor.
+fn hold_us(cpu_milli: u64, dt_us: u64, used_us: u64, waited_us: u64) -> u64 {
+    let guaranteed = dt_us.saturating_mul(cpu_milli) / 1000;
+    guaranteed.saturating_sub(used_us).min(waited_us)
+}
+
+/// Looks at a workspace once, going on from what its meter has kept. Nothing is written.
+///
+/// # Errors
+///
+/// As [`Meter::sample`].
+pub fn sample(workspace: &Workspace) -> Result<Usage, AccountingError> {
+    Meter::new(workspace).sample(workspace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_gets_the_guarantee_is_not_held_however_long_it_waits() {
+        assert_eq!(hold_us(250, 10_000_000, 2_500_000, 7_000_000), 0);
+        assert_eq!(hold_us(0, 10_000_000, 0, 10_000_000), 0);
+    }
+
+    #[test]
+    fn what_is_missing_of_the_guarantee_is_held_as_far_as_it_was_waited_for() {
+        assert_eq!(hold_us(500, 10_000_000, 2_000_000, 9_000_000), 3_000_000);
+        assert_eq!(hold_us(500, 10_000_000, 2_000_000, 1_000_000), 1_000_000);
+    }
+
+    #[test]
+    fn whoever_does_not_want_to_run_is_not_held() {
+        assert_eq!(hold_us(1000, 10_000_000, 0, 0), 0);
+    }
+}

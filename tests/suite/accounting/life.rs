@@ -1,0 +1,124 @@
+//! A workspace's entries from its birth to each of its ends.
+
+use bulkhead::accounting::Ledger;
+use bulkhead::accounting::ledger::entry::Entry;
+use bulkhead::accounting::ledger::entry::Kind;
+use bulkhead::workspace::root::StateRoot;
+
+use crate::need;
+use crate::support::bundle::Bundle;
+use crate::support::home::Home;
+use crate::support::home::eventually;
+
+/// A bundle that is billed.
+pub(super) fn billed(bundle: Bundle) -> Bundle {
+    bundle.with(|config| {
+        config["annotations"] = serde_json::json!({"dev.bulkhead.billed": "true"});
+    })
+}
+
+/// All entries of a workspace.
+pub(super) fn entries(home: &Home, id: &str) -> Vec<Entry> {
+    let root = StateRoot::choose(Some(&home.root()), None).unwrap();
+    let mut found = Vec::new();
+    let warnings = Ledger::open(&root)
+        .unwrap()
+        .replay(|entry| found.push(entry))
+        .unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    found.retain(|entry| entry.usage.id.as_str() == id);
+    found
+}
+
+/// Its kinds and reasons as they stand in the ledger.
+pub(super) fn words(entries: &[Entry]) -> Vec<String> {
+    let word = |entry: &Entry| {
+        let value = serde_json::to_value(entry).unwrap();
+        let reason = value["reason"].as_str().unwrap_or("-");
+        format!("{} {reason}", value["kind"].as_str().unwrap())
+    };
+    entries.iter().map(word).collect()
+}
+
+#[test]
+fn what_is_not_billed_is_not_entered() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), Bundle::new(&["true"]));
+    home.run(&bundle).ok();
+    assert!(!home.root().join("@data").exists());
+}
+
+#[test]
+fn a_run_is_entered_when_it_begins_and_with_how_it_ended() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let id = home.id();
+    let bundle = billed(Bundle::shell("exit 7"));
+    let said = home.bulkhead(["run", "-b", bundle.path().to_str().unwrap(), &id]);
+    assert_eq!((said.status, said.err.as_str()), (7, ""));
+    let entries = entries(&home, &id);
+    assert_eq!(words(&entries), ["created -", "ended exited"]);
+    assert_eq!(entries[1].exit_status, Some(7));
+    assert!(entries[1].usage.cpu.total_us > entries[0].usage.cpu.total_us);
+    assert_eq!(entries[0].life(), entries[1].life());
+}
+
+#[test]
+fn a_workspace_that_was_deleted_by_force_is_billed_to_its_last_moment() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let id = home.id();
+    home.start(&billed(Bundle::shell("while :; do :; done")), &id);
+    let stat = cpu_stat(&home, &id);
+    eventually("some use of the processor", || total(&stat) > 200_000);
+    let before = total(&stat);
+    home.bulkhead(["delete", "--force", &id]).ok();
+    let entries = entries(&home, &id);
+    assert_eq!(words(&entries), ["created -", "ended deleted"]);
+    let billed = entries[1].usage.cpu.total_us;
+    assert!(billed >= before, "{billed} of at least {before}");
+}
+
+#[test]
+fn a_workspace_that_was_killed_is_billed_exactly() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let id = home.id();
+    home.start(&billed(Bundle::shell("while :; do :; done")), &id);
+    let stat = cpu_stat(&home, &id);
+    eventually("some use of the processor", || total(&stat) > 100_000);
+    home.bulkhead(["kill", &id, "KILL"]).ok();
+    eventually("its end", || home.status(&id) == "stopped");
+    let used = total(&stat);
+    home.bulkhead(["delete", &id]).ok();
+    let last = entries(&home, &id).pop().unwrap();
+    assert_eq!((last.kind, last.usage.cpu.total_us), (Kind::Ended, used));
+}
+
+/// `cpu.stat` of the cgroup that a workspace is in.
+pub(super) fn cpu_stat(home: &Home, id: &str) -> std::path::PathBuf {
+    group(home, id).join("cpu.stat")
+}
+
+/// The cgroup that a workspace is in.
+pub(super) fn group(home: &Home, id: &str) -> std::path::PathBuf {
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", home.pid(id))).unwrap();
+    let path = groups
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .unwrap();
+    let mounts = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(std::path::Path::new);
+    let mount = mounts
+        .into_iter()
+        .find(|mount| mount.join("cgroup.controllers").exists());
+    mount.unwrap().join(path)
+}
+
+/// All processor time in a `cpu.stat`.
+pub(super) fn total(stat: &std::path::Path) -> u64 {
+    let text = std::fs::read_to_string(stat).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("usage_usec "));
+    line.unwrap().parse().unwrap()
+}
