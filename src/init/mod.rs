@@ -11,6 +11,7 @@ mod device;
 mod hook;
 mod kernel;
 mod mount;
+mod overlay;
 mod program;
 pub mod report;
 mod rights;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 
 use rustix::net::RecvFlags;
 
+pub use self::overlay::Layers;
 use self::report::Message;
 use self::report::Reason;
 use self::report::Trouble;
@@ -44,6 +46,8 @@ pub struct Outfit {
     pub console: Option<OwnedFd>,
     /// Mounts that only the outside could make, by the index of the step that attaches them.
     pub mounts: BTreeMap<usize, OwnedFd>,
+    /// The layers of the root, where the one who does the steps may not reach them.
+    pub layers: Option<Layers>,
     /// Whether each step's time is printed on standard error.
     pub timed: bool,
 }
@@ -84,6 +88,7 @@ pub fn furnish(
         listener: None,
         console: None,
         mounts,
+        layers: None,
         timed: false,
     });
     doing.root = Some(root);
@@ -165,6 +170,7 @@ impl Doing {
             Step::Await(barrier) => self.wait(*barrier),
             Step::Propagate(flags) => Ok(crate::sys::mount::propagate_all(*flags)?),
             Step::Root { path, cut_off } => self.take_root(path, *cut_off),
+            Step::Overlay(wanted) => self.take_overlay(wanted),
             Step::PlainRoot(path) => self.hold_root(path),
             Step::Mount(mount) => self.mount(mount),
             Step::Bind(bind) => self.bind(index, bind),

@@ -181,7 +181,11 @@ impl Doing {
             Entry::Pivot => pivot()?,
             Entry::Move => {
                 let top = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-                mount::attach(root, &top)?;
+                match mount::attach(root, &top) {
+                    // An overlay may be there already.
+                    Ok(()) | Err(Errno::LOOP) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
                 rustix::process::chroot(".")?;
             }
             Entry::Chroot => rustix::process::chroot(".")?,
@@ -253,7 +257,7 @@ fn make_filesystem(
 }
 
 /// What went wrong, in the words of the file system if it has any.
-fn told(errno: Errno, filesystem: &Configuration) -> Trouble {
+pub(super) fn told(errno: Errno, filesystem: &Configuration) -> Trouble {
     Trouble {
         errno,
         reason: Reason::Plain,
@@ -264,7 +268,10 @@ fn told(errno: Errno, filesystem: &Configuration) -> Trouble {
 /// The longest value that `fsconfig(2)` takes, in bytes.
 const LONGEST_VALUE: usize = 255;
 
-fn give_options(filesystem: &Configuration, options: &[(String, Option<String>)]) -> Done {
+pub(super) fn give_options(
+    filesystem: &Configuration,
+    options: &[(String, Option<String>)],
+) -> Done {
     for (key, value) in options {
         give_option(filesystem, key, value.as_deref()).map_err(|errno| {
             let mut trouble = told(errno, filesystem);
@@ -353,7 +360,7 @@ fn refuse_inside_proc(place: &OwnedFd, destination: &Path) -> Done {
 
 /// `pivot_root(2)` refuses a root whose parent mount is shared, so that one is made private: it is the
 /// first directory on the way up that is the root of a mount.
-fn make_parent_private(root: &Path) -> Done {
+pub(super) fn make_parent_private(root: &Path) -> Done {
     let change = Change {
         propagation: PRIVATE,
         ..Change::default()

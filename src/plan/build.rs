@@ -3,6 +3,8 @@
 //! The order is that of `runtime-spec/lifecycle.md`: namespaces, tree, hooks, root, names, labels, parameters,
 //! what is hidden, limits, identity, rights, start, program.
 
+use std::path::PathBuf;
+
 use crate::plan::Options;
 use crate::plan::Outside;
 use crate::plan::Plan;
@@ -15,8 +17,11 @@ use crate::plan::process;
 use crate::plan::process::Rights;
 use crate::plan::step::Barrier;
 use crate::plan::step::Entry;
+use crate::plan::step::Idmap;
+use crate::plan::step::Overlay;
 use crate::plan::step::Step;
 use crate::spec::Spec;
+use crate::spec::asked::Layer;
 use crate::spec::sysctl;
 
 /// Turns a spec into the list of things to do.
@@ -122,12 +127,17 @@ fn tree(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Result<Vec<S
     let mut steps = Vec::new();
     if namespaces.has(namespaces::MOUNT) {
         steps.push(Step::Propagate(mounts::inherited(spec)));
-        let cut_off = mounts::inherited(spec) == mounts::SHARED;
-        steps.push(Step::Root { path, cut_off });
+        steps.push(match &options.layer {
+            Some(layer) => overlay(path, layer, spec, namespaces, options),
+            None => {
+                let cut_off = mounts::inherited(spec) == mounts::SHARED;
+                Step::Root { path, cut_off }
+            }
+        });
         steps.extend(mounts::mounts(spec, namespaces, options)?);
         steps.extend(mounts::devices(spec, namespaces));
     } else {
-        shared(spec)?;
+        shared(spec, options)?;
         steps.push(Step::PlainRoot(path));
     }
     if !spec.process.cwd.as_os_str().is_empty() {
@@ -157,9 +167,53 @@ fn tree(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Result<Vec<S
     Ok(steps)
 }
 
+/// The root of a workspace that shares its root filesystem.
+///
+/// Owners of the files are mapped into a user namespace unless the root filesystem belongs to the inside already. Who is
+/// in a user namespace may not set `trusted.` attributes, so the kernel then keeps its notes in `user.` ones.
+fn overlay(
+    lower: PathBuf,
+    layer: &Layer,
+    spec: &Spec,
+    namespaces: &Namespaces,
+    options: &Options,
+) -> Step {
+    let linux = &spec.linux;
+    let inside = |id: u32| {
+        linux
+            .uid_mappings
+            .iter()
+            .any(|line| (line.host_id..line.host_id.saturating_add(line.size)).contains(&id))
+    };
+    let new_users = namespaces.new & namespaces::USER != 0;
+    let mapped = new_users && !options.rootless && !options.nested && !inside(options.root_owner);
+    let mut further = Vec::new();
+    if namespaces.has(namespaces::USER) || options.nested {
+        further.push(("userxattr".to_owned(), None));
+    }
+    if !linux.mount_label.is_empty() {
+        further.push(("context".to_owned(), Some(linux.mount_label.clone())));
+    }
+    Step::Overlay(Box::new(Overlay {
+        lower,
+        upper: layer.upper.clone().into(),
+        work: layer.work.clone().into(),
+        idmap: mapped.then(|| Idmap {
+            users: namespaces::lines(&linux.uid_mappings),
+            groups: namespaces::lines(&linux.gid_mappings),
+            recursive: false,
+        }),
+        options: further,
+    }))
+}
+
 /// Without a mount namespace of its own a workspace must not ask for mounts: they would be the host's.
-fn shared(spec: &Spec) -> Result<(), PlanError> {
+fn shared(spec: &Spec, options: &Options) -> Result<(), PlanError> {
     let asks = [
+        (
+            "annotations.dev.bulkhead.rootfs.upper",
+            options.layer.is_some(),
+        ),
         ("mounts", !spec.mounts.is_empty()),
         ("linux.maskedPaths", !spec.linux.masked_paths.is_empty()),
         ("linux.readonlyPaths", !spec.linux.readonly_paths.is_empty()),

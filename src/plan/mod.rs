@@ -25,6 +25,8 @@ pub use build::build;
 pub use error::PlanError;
 pub use process::exec;
 
+use crate::spec::asked::Layer;
+
 use self::namespaces::Namespaces;
 use self::step::Limit;
 use self::step::Step;
@@ -52,6 +54,10 @@ pub struct Options {
     pub placed_later: bool,
     /// Whether AppArmor is in force on this machine.
     pub apparmor: bool,
+    /// The writable layer above the root filesystem.
+    pub layer: Option<Layer>,
+    /// The owner of the root filesystem's own directory, outside; it decides whether owners of the layers are mapped.
+    pub root_owner: u32,
 }
 
 /// All that is done to make a workspace, but for its cgroup.

@@ -51,6 +51,8 @@ pub enum Step {
         /// Cut it off from the mounts that are shared with the host, or what is mounted in it would show there.
         cut_off: bool,
     },
+    /// Lay a writable directory over one that is only read, and take the result as the root to build below.
+    Overlay(Box<Overlay>),
     /// Take a directory as the root as it stands, where the mounts are shared with the host.
     PlainRoot(PathBuf),
     /// Mount a new file system.
@@ -177,6 +179,21 @@ pub struct Filesystem {
     pub ordinary: bool,
     /// A tree to bind in its place where the kernel does not let us mount this type.
     pub otherwise: Option<PathBuf>,
+}
+
+/// A root of two layers (`overlayfs`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overlay {
+    /// The directory that is only read, and may be that of many.
+    pub lower: PathBuf,
+    /// The directory that takes what is written.
+    pub upper: PathBuf,
+    /// A directory on the same mount for the kernel's own use.
+    pub work: PathBuf,
+    /// Owners in all three are shown through these mappings.
+    pub idmap: Option<Idmap>,
+    /// Further options of the file system, in order.
+    pub options: Vec<(String, Option<String>)>,
 }
 
 /// Part of an existing tree and where it goes.
@@ -385,6 +402,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root { path, .. } => write!(f, "take {} as the root", path.display()),
+            Self::Overlay(overlay) => write!(f, "{overlay}"),
             Self::PlainRoot(path) => write!(f, "take {} as it stands", path.display()),
             Self::Mount(mount) => write!(f, "mount {mount}"),
             Self::Bind(bind) => write!(f, "bind {bind}"),
@@ -525,6 +543,18 @@ impl fmt::Display for Bind {
         )?;
         if self.attributes.set & 1 != 0 {
             f.write_str(" read-only")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl fmt::Display for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (upper, lower) = (self.upper.display(), self.lower.display());
+        write!(f, "lay {upper} over {lower} as the root")?;
+        if self.idmap.is_some() {
+            f.write_str(", owners mapped")
         } else {
             Ok(())
         }

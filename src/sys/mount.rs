@@ -91,7 +91,25 @@ impl Configuration {
     ///
     /// `EPERM` without the right to mount this type here; otherwise as `fsmount(2)`.
     pub fn finish(self, attributes: u64) -> Result<OwnedFd> {
-        rustix::mount::fsconfig_create(self.0.as_fd())?;
+        self.create()?;
+        self.mount(attributes)
+    }
+
+    /// Makes the file system; what it has to say about a failure can be asked of it then.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without the right to mount this type here; otherwise as the file system answers.
+    pub fn create(&self) -> Result<()> {
+        rustix::mount::fsconfig_create(self.0.as_fd())
+    }
+
+    /// A detached mount of the file system that was made, with these `MOUNT_ATTR_*` bits.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `fsmount(2)` does.
+    pub fn mount(self, attributes: u64) -> Result<OwnedFd> {
         let attributes = u32::try_from(attributes).map_err(|_| crate::sys::Errno::INVAL)?;
         rustix::mount::fsmount(
             self.0.as_fd(),

@@ -14,6 +14,7 @@ use crate::spec::asked::Asked;
 use crate::spec::id::ContainerId;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::handing::Descriptors;
+use crate::workspace::layer;
 use crate::workspace::notify;
 use crate::workspace::report::Report;
 
@@ -67,16 +68,7 @@ impl Blueprint {
     /// [`WorkspaceError`] names the property or file at fault.
     pub fn draw(wish: &Wish, home: &Path, report: &dyn Report) -> Result<Self, WorkspaceError> {
         let bundle = absolute(&wish.bundle)?;
-        let config = read(
-            &wish
-                .config
-                .clone()
-                .unwrap_or_else(|| bundle.join("config.json")),
-        )?;
-        let mut spec = Spec::parse(&config)?;
-        for warning in spec.validate()? {
-            report.warning(&format!("{}: {}", warning.path, warning.text));
-        }
+        let (config, mut spec) = understand(wish, &bundle, report)?;
         let asked = Asked::of(&spec.annotations)?;
         let descriptors = Descriptors::find(wish.preserve_fds)?;
         spec.process
@@ -94,6 +86,8 @@ impl Blueprint {
         };
         let request = plan::cgroup::Request::of(wish.id.as_str(), &spec);
         let cgroup = plan::cgroup::plan(&request, &host, choice)?;
+        let rootfs = bundle.join(&spec.root.path);
+        let (layer, root_owner) = layer::check(asked.layer.as_ref(), &rootfs)?;
         let options = plan::Options {
             id: wish.id.to_string(),
             bundle: bundle.clone(),
@@ -105,9 +99,10 @@ impl Blueprint {
             cgroup: cgroup.place.directory(),
             placed_later: matches!(cgroup.place, Place::Scope { .. }),
             apparmor: apparmor(),
+            layer,
+            root_owner,
         };
         let plan = plan::build(&spec, &options)?;
-        let rootfs = bundle.join(&spec.root.path);
         Ok(Self {
             bundle,
             rootfs,
@@ -119,6 +114,21 @@ impl Blueprint {
             asked,
         })
     }
+}
+
+/// The configuration of a wish, as it was read and as it is understood.
+fn understand(
+    wish: &Wish,
+    bundle: &Path,
+    report: &dyn Report,
+) -> Result<(Vec<u8>, Spec), WorkspaceError> {
+    let usual = || bundle.join("config.json");
+    let config = read(&wish.config.clone().unwrap_or_else(usual))?;
+    let spec = Spec::parse(&config)?;
+    for warning in spec.validate()? {
+        report.warning(&format!("{}: {}", warning.path, warning.text));
+    }
+    Ok((config, spec))
 }
 
 /// Reads a file that a caller named.

@@ -25,6 +25,7 @@ use crate::plan::Plan;
 use crate::plan::external;
 use crate::plan::external::External;
 use crate::plan::namespaces;
+use crate::spec::asked::Asked;
 use crate::spec::id::ContainerId;
 use crate::spec::state::Status;
 use crate::sys::mountinfo;
@@ -97,6 +98,9 @@ impl<'a> Subject<'a> {
     fn of(workspace: &'a Workspace, pid: i32) -> Result<Self, WorkspaceError> {
         let mut spec = workspace.spec()?;
         notify::prepare_again(&mut spec, &workspace.home);
+        if Asked::of(&spec.annotations)?.layer.is_some() {
+            return Err(ImagesError::Layered.into());
+        }
         let options = plan::Options {
             id: workspace.record.id.to_string(),
             bundle: workspace.record.bundle.clone(),

@@ -130,7 +130,7 @@ impl Loaded {
         let found = rootfs::resolve(&self.document.rootfs, &self.base, root, report);
         let found = found.map_err(|source| LoadError::Rootfs {
             place: self.document.place("rootfs"),
-            source: Box::new(source),
+            source: Box::new(source.into()),
         })?;
         let written = layer.as_ref().map_or(&found.directory, |(upper, _)| upper);
         Ok(Surroundings {

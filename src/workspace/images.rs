@@ -77,6 +77,11 @@ pub enum ImagesError {
     /// It shares the host's mounts.
     #[error("linux.namespaces: only a workspace with a mount namespace of its own can be saved")]
     NoMountNamespace,
+    /// Its root is an overlay.
+    #[error(
+        "annotations.dev.bulkhead.rootfs.upper: a workspace with a writable layer of its own cannot be saved or restored yet; give it a root filesystem of its own"
+    )]
+    Layered,
     /// It joins a namespace that cannot be joined again.
     #[error("linux.namespaces: CRIU cannot restore into a given {kind} namespace")]
     Joined {

@@ -14,7 +14,10 @@ use std::path::PathBuf;
 use rustix::fs::AtFlags;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
+use rustix::fs::Statx;
+use rustix::fs::StatxFlags;
 
+use crate::spec::asked::Layer;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
 use crate::sys::tree;
@@ -26,6 +29,11 @@ const UPPER: &str = "upper";
 /// The directory for the kernel's own use.
 const WORK: &str = "work";
 
+/// What names the one in a bundle.
+const UPPER_KEY: &str = "annotations.dev.bulkhead.rootfs.upper";
+/// What names the other.
+const WORK_KEY: &str = "annotations.dev.bulkhead.rootfs.work";
+
 /// Why a writable layer cannot be made, used or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
@@ -36,6 +44,44 @@ pub enum LayerError {
     Taken {
         /// Where.
         path: PathBuf,
+    },
+    /// A directory that a bundle names cannot be used.
+    #[error("{key}: cannot use {path:?} as a directory")]
+    Unusable {
+        /// What names it.
+        key: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A directory belongs to somebody else, who could change what the workspace sees as its own.
+    #[error("{key}: {path:?} belongs to user {owner}; it must belong to the user who calls")]
+    Foreign {
+        /// What names it.
+        key: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// The kernel cannot move files from one directory to the other.
+    #[error("{WORK_KEY}: {work:?} must be on the same file system and mount as {upper:?}")]
+    Apart {
+        /// The one.
+        upper: PathBuf,
+        /// The other.
+        work: PathBuf,
+    },
+    /// One directory holds another.
+    #[error("{key}: {path:?} must not lie in {other:?}, nor hold it")]
+    Nested {
+        /// What names it.
+        key: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// The other.
+        other: PathBuf,
     },
     /// Something could not be done to a directory of it.
     #[error("{what} {path:?}")]
@@ -55,6 +101,92 @@ pub enum LayerError {
         /// Which part, and why.
         source: Left,
     },
+}
+
+/// Checks that the layer of a bundle, if it has one, can be laid over `lower`; gives it without links in its paths, and
+/// who owns that directory.
+///
+/// # Errors
+///
+/// [`LayerError`] names the annotation at fault.
+pub(super) fn check(
+    layer: Option<&Layer>,
+    lower: &Path,
+) -> Result<(Option<Layer>, u32), LayerError> {
+    let Some(layer) = layer else {
+        return Ok((None, 0));
+    };
+    let root = Part::find("root.path", lower)?;
+    let upper = Part::find(UPPER_KEY, Path::new(&layer.upper))?;
+    let work = Part::find(WORK_KEY, Path::new(&layer.work))?;
+    let own = rustix::process::geteuid().as_raw();
+    for part in [&upper, &work] {
+        let owner = part.stat.stx_uid;
+        if owner != own && !(own == 0 && owner == root.stat.stx_uid) {
+            return Err(LayerError::Foreign {
+                key: part.key,
+                path: part.path.clone(),
+                owner,
+            });
+        }
+    }
+    let place = |part: &Part| {
+        let stat = &part.stat;
+        (stat.stx_dev_major, stat.stx_dev_minor, stat.stx_mnt_id)
+    };
+    if place(&upper) != place(&work) {
+        return Err(LayerError::Apart {
+            upper: upper.path,
+            work: work.path,
+        });
+    }
+    for (part, other) in [(&work, &upper), (&upper, &root), (&work, &root)] {
+        if part.path.starts_with(&other.path) || other.path.starts_with(&part.path) {
+            return Err(LayerError::Nested {
+                key: part.key,
+                path: part.path.clone(),
+                other: other.path.clone(),
+            });
+        }
+    }
+    let text = |path: PathBuf, given: &str| {
+        let text = path.into_os_string().into_string();
+        text.unwrap_or_else(|_| given.to_owned())
+    };
+    let found = Layer {
+        upper: text(upper.path, &layer.upper),
+        work: text(work.path, &layer.work),
+    };
+    Ok((Some(found), root.stat.stx_uid))
+}
+
+/// A directory that a bundle names for its root.
+struct Part {
+    key: &'static str,
+    /// Without links.
+    path: PathBuf,
+    stat: Statx,
+}
+
+impl Part {
+    fn find(key: &'static str, path: &Path) -> Result<Self, LayerError> {
+        let unusable = |source: std::io::Error| LayerError::Unusable {
+            key,
+            path: path.to_owned(),
+            source,
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty());
+        let opened = opened.map_err(|errno| unusable(errno.into()))?;
+        let wanted = StatxFlags::UID | StatxFlags::MNT_ID;
+        let stat = rustix::fs::statx(&opened, "", AtFlags::EMPTY_PATH, wanted)
+            .map_err(|errno| unusable(errno.into()))?;
+        Ok(Self {
+            key,
+            path: std::fs::canonicalize(path).map_err(unusable)?,
+            stat,
+        })
+    }
 }
 
 /// The directory of a workspace that outlives the host's uptime, with its writable layer in it.
@@ -188,7 +320,7 @@ mod tests {
         assert_eq!(mode & 0o7777, 0o1751);
         std::fs::create_dir_all(upper.join("a/b")).unwrap();
         std::fs::create_dir(work.join("work")).unwrap();
-        std::fs::set_permissions(work.join("work"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(work.join("work"), std::fs::Permissions::from_mode(0o0)).unwrap();
         remove(&places, &id).unwrap();
         assert!(!home(&places, &id).exists());
         remove(&places, &id).unwrap();

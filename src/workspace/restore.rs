@@ -91,6 +91,9 @@ pub fn restore(
     if blueprint.plan.namespaces.new & namespaces::MOUNT == 0 {
         return Err(ImagesError::NoMountNamespace.into());
     }
+    if blueprint.asked.layer.is_some() {
+        return Err(ImagesError::Layered.into());
+    }
     let directories = wanted.images.open(false)?;
     let callers = making::connect_console(&blueprint, wanted.receipts)?;
     let mut console = Console::choose(callers, blueprint.spec.process.terminal, stay.detach)?;

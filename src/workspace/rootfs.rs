@@ -4,7 +4,6 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::spec::image::ImageDefaults;
-use crate::workspace::error::WorkspaceError;
 use crate::workspace::report::Report;
 use crate::workspace::root::StateRoot;
 
@@ -50,7 +49,7 @@ pub fn resolve(
     base: &Path,
     _places: &StateRoot,
     _report: &dyn Report,
-) -> Result<Resolved, WorkspaceError> {
+) -> Result<Resolved, RootfsError> {
     let path = base.join(text);
     let unusable = |source| RootfsError::Unusable {
         path: path.clone(),
@@ -58,7 +57,7 @@ pub fn resolve(
     };
     let directory = std::fs::canonicalize(&path).map_err(unusable)?;
     if !std::fs::metadata(&directory).map_err(unusable)?.is_dir() {
-        return Err(RootfsError::NoRootfs { path }.into());
+        return Err(RootfsError::NoRootfs { path });
     }
     Ok(Resolved {
         directory,

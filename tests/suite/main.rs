@@ -19,6 +19,7 @@ mod handing;
 mod hooks;
 mod host;
 mod hot_mounts;
+mod image;
 mod lifecycle;
 mod plan;
 mod remount;

@@ -62,6 +62,7 @@ pub(super) fn create(
         listener: supplies.listener,
         console: supplies.console,
         mounts: lift::mounts(plan)?,
+        layers: lift::layers(plan)?,
         timed: supplies.timed,
     };
     let child = Child {

@@ -60,6 +60,7 @@ pub(super) fn exec(
         listener: None,
         console: supplies.console,
         mounts: std::collections::BTreeMap::new(),
+        layers: None,
         timed: supplies.timed,
     };
     let guest = Guest {

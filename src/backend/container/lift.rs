@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
@@ -12,16 +14,19 @@ use rustix::fs::OFlags;
 use super::dialogue;
 use super::mapping;
 use crate::backend::BackendError;
+use crate::init::Layers;
 use crate::plan::Plan;
 use crate::plan::namespaces;
 use crate::plan::namespaces::Mapping;
 use crate::plan::step::Bind;
 use crate::plan::step::Idmap;
+use crate::plan::step::Overlay;
 use crate::plan::step::Step;
 use crate::sys::clone;
 use crate::sys::clone::Birth;
 use crate::sys::mount;
 use crate::sys::mount::Change;
+use crate::sys::path;
 
 /// `MS_SLAVE`.
 const SLAVE: u64 = 1 << 19;
@@ -39,6 +44,54 @@ pub(super) fn mounts(plan: &Plan) -> Result<BTreeMap<usize, OwnedFd>, BackendErr
         }
     }
     Ok(made)
+}
+
+/// The layers of the root, where the process could not reach them or their owners are mapped.
+pub(super) fn layers(plan: &Plan) -> Result<Option<Layers>, BackendError> {
+    let privileged = rustix::process::geteuid().is_root();
+    let hidden = privileged && plan.namespaces.new & namespaces::USER != 0;
+    for step in &plan.steps {
+        if let Step::Overlay(overlay) = step
+            && hidden
+        {
+            return lift_layers(overlay).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn lift_layers(overlay: &Overlay) -> Result<Layers, BackendError> {
+    let above = common(&overlay.upper, &overlay.work);
+    let tree = |source: &Path| {
+        lift(&Bind {
+            source: source.to_owned(),
+            idmap: overlay.idmap.clone(),
+            follow: true,
+            ..Bind::default()
+        })
+    };
+    let home = tree(&above)?;
+    let below = |path: &Path| {
+        let inside = path.strip_prefix(&above).unwrap_or(path);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        path::open_plain_in(&home, path::relative(inside), flags)
+            .map_err(BackendError::kernel(format!("open {}", path.display())))
+    };
+    Ok(Layers {
+        lower: tree(&overlay.lower)?,
+        upper: below(&overlay.upper)?,
+        work: below(&overlay.work)?,
+        home,
+    })
+}
+
+/// The deepest directory that both paths lead through.
+fn common(one: &Path, other: &Path) -> PathBuf {
+    let pairs = one.components().zip(other.components());
+    pairs
+        .take_while(|(one, other)| one == other)
+        .map(|(same, _)| same)
+        .collect()
 }
 
 /// One such mount.
