@@ -103,6 +103,16 @@ impl Group {
         rustix::fs::openat(&self.directory, file, flags, Mode::empty())
     }
 
+    /// Opens a file of the group for a trigger to be written to it.
+    ///
+    /// # Errors
+    ///
+    /// As `openat(2)`.
+    pub(super) fn open_to_trigger(&self, file: &str) -> Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.directory, file, flags, Mode::empty())
+    }
+
     /// Reads a file of the group.
     ///
     /// # Errors

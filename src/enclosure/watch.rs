@@ -125,3 +125,60 @@ impl Watch {
         Ok((new > 0).then_some(new))
     }
 }
+
+/// Watches for a workspace that needs more memory than it may have.
+#[derive(Debug)]
+pub struct OverLimit {
+    events: OwnedFd,
+    pressure: Option<OwnedFd>,
+    kills: u64,
+}
+
+/// In 1.6 of 2 seconds all of the workspace stood still and waited for memory (`Documentation/accounting/psi.rst`).
+const STALLED: &[u8] = b"full 1600000 2000000\0";
+
+impl Enclosure {
+    /// Begins to watch for a want of memory: what was before does not count. Without the memory controller, or without
+    /// a cgroup, there is nothing to watch.
+    ///
+    /// # Errors
+    ///
+    /// If the files of the cgroup cannot be read.
+    pub fn watch_memory(&self) -> Result<Option<OverLimit>> {
+        let failed = |source| self.failed("watch", source);
+        let Some(group) = &self.group else {
+            return Ok(None);
+        };
+        let events = match group.open("memory.events") {
+            Err(Errno::NOENT | Errno::NODEV) => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        // Kernels without pressure accounting tell of kills alone.
+        let pressure = group
+            .open_to_trigger("memory.pressure")
+            .and_then(|file| rustix::io::write(&file, STALLED).map(|_| file))
+            .ok();
+        let kills = oom_kills(&read_again(&events).map_err(failed)?);
+        Ok(Some(OverLimit {
+            events,
+            pressure,
+            kills,
+        }))
+    }
+}
+
+impl OverLimit {
+    /// The files that have something to tell when `poll(2)` gives [`PollFlags::PRI`] for them.
+    pub fn files(&self) -> impl Iterator<Item = &OwnedFd> {
+        std::iter::once(&self.events).chain(&self.pressure)
+    }
+
+    /// Whether any of its processes was killed for want of memory, or, where `stalled` says that the second of the
+    /// files has something to tell, all of them stand still for it.
+    pub fn happened(&mut self, stalled: bool) -> bool {
+        let kills = read_again(&self.events).map_or(self.kills, |text| oom_kills(&text));
+        let killed = kills > self.kills;
+        self.kills = kills;
+        killed || stalled
+    }
+}

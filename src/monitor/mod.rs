@@ -1,1 +1,172 @@
-//! Stays with a workspace when nobody else does: its output, its lease, its samples for the bill.
+//! Stays with a workspace when nobody else does: its output, its lease, its end, its samples for the bill.
+//!
+//! There is no daemon. `up` makes a copy of itself that makes the workspace, is its parent and outlives `up`: one
+//! process for each workspace, which waits in one `poll(2)` for everything that concerns it. A workspace whose monitor
+//! was killed goes on; [`adopt`] gives it another.
+
+mod alarm;
+mod billing;
+mod birth;
+mod finish;
+mod journal;
+mod line;
+mod outlet;
+mod program;
+mod reader;
+mod remote;
+mod reset;
+mod watch;
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+pub use journal::time_text;
+pub use line::Stream;
+pub use reader::Entry;
+pub use reader::Reader;
+pub use remote::Remote;
+pub use reset::Resets;
+
+use crate::monitor::line::Line;
+use crate::spec::id::ContainerId;
+use crate::sys::Errno;
+use crate::sys::clone;
+use crate::sys::socket;
+use crate::workspace::blueprint::Wish;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::estate;
+use crate::workspace::found::Workspace;
+use crate::workspace::handing::Descriptors;
+use crate::workspace::store::Store;
+
+/// The first descriptor behind the standard streams.
+const FIRST: u32 = 3;
+
+/// Why a monitor could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// The workspace.
+    #[error(transparent)]
+    Workspace(#[from] WorkspaceError),
+    /// The monitor said why.
+    #[error("{0}")]
+    Said(String),
+    /// It was killed.
+    #[error("its monitor was killed")]
+    Gone,
+    /// The kernel refused something.
+    #[error("cannot {what}")]
+    Kernel {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: Errno,
+    },
+}
+
+fn failed(what: &'static str) -> impl FnOnce(Errno) -> MonitorError {
+    move |source| MonitorError::Kernel { what, source }
+}
+
+/// A workspace that a monitor shall make.
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// Where it will be.
+    pub store: &'a Store,
+    /// What its caller says about it; its bundle is made by the monitor.
+    pub wish: &'a Wish,
+    /// Its configuration.
+    pub config: &'a [u8],
+    /// The directory that its writable layer lies over; none where it has none.
+    pub lower: Option<&'a Path>,
+    /// Whether its output is passed on, and it is removed at its end.
+    pub attached: bool,
+    /// Whether its program waits for [`Remote::go`].
+    pub waits: bool,
+    /// Whether the time of each step is written to its standard error.
+    pub timed: bool,
+}
+
+/// Starts a monitor that makes a workspace.
+///
+/// The caller must have one thread only.
+///
+/// # Errors
+///
+/// [`MonitorError::Kernel`] when no process can be made; what else goes wrong the monitor says.
+pub fn launch(launch: &Launch<'_>) -> Result<Remote, MonitorError> {
+    let (near, far) = socket::pair().map_err(failed("make a socket for the monitor"))?;
+    let handed = Descriptors::find(0).map_err(WorkspaceError::from)?.count;
+    let keep = [far.as_fd()];
+    let born = clone::spawn_apart(FIRST.saturating_add(handed), &keep, || {
+        // The frame that owns this descriptor is never returned to.
+        match far.as_fd().try_clone_to_owned() {
+            Ok(line) => birth::live(launch, Line::new(line)),
+            Err(_) => 1,
+        }
+    })
+    .map_err(failed("make a process for the monitor"))?;
+    Ok(Remote::new(
+        launch.store.clone(),
+        launch.wish.id.clone(),
+        Line::new(near),
+        born.pidfd,
+    ))
+}
+
+/// Gives a workspace that runs a monitor, when it needs one and has none; gives whether it did.
+///
+/// The caller must have one thread only.
+///
+/// # Errors
+///
+/// Fails when no process can be made, or the workspace is not there any more.
+pub fn adopt(store: &Store, id: &ContainerId) -> Result<bool, MonitorError> {
+    let workspace = Workspace::find(store, id)?;
+    workspace.lock()?;
+    if !is_alone(store, &workspace)? {
+        return Ok(false);
+    }
+    let (near, far) = socket::pair().map_err(failed("make a socket for the monitor"))?;
+    let keep = [far.as_fd()];
+    let id = id.clone();
+    // The lock is this process's alone: the monitor has its own way to the workspace.
+    clone::spawn_apart(FIRST, &keep, || birth::live_on(store, &id, far.as_fd()))
+        .map_err(failed("make a process for the monitor"))?;
+    drop(far);
+    // It has written down that it is there, or has gone.
+    let heard = Line::new(near)
+        .hear()
+        .map_err(failed("hear from the monitor"))?;
+    workspace.unlock()?;
+    heard.map(|_| true).ok_or(MonitorError::Gone)
+}
+
+/// Whether a workspace runs that somebody should stay with, and nobody does.
+///
+/// # Errors
+///
+/// Fails when it cannot be looked at.
+pub fn is_alone(store: &Store, workspace: &Workspace) -> Result<bool, WorkspaceError> {
+    let record = workspace.record();
+    let lives = record.init.as_ref().is_some_and(|init| init.goes_on());
+    if !lives || workspace.monitor().is_some() {
+        return Ok(false);
+    }
+    Ok(workspace.term()?.is_some() || is_kept(store, &record.id))
+}
+
+/// Whether a workspace was made by `up`.
+#[must_use]
+pub fn is_kept(store: &Store, id: &ContainerId) -> bool {
+    estate::bundle(store.places(), id).exists()
+}
+
+/// A file that nothing comes from and everything goes to.
+fn nowhere() -> Result<OwnedFd, Errno> {
+    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}

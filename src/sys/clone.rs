@@ -86,6 +86,44 @@ pub fn spawn(birth: Birth<'_>, child: impl FnOnce() -> i32) -> Result<Spawned> {
     })
 }
 
+/// Runs `child` in a copy of this process that goes on when this one has ended: in a session of its own, without any
+/// descriptor from `first` on but those in `keep`.
+///
+/// What a caller has open must not stay open in a process that outlives the command it called: it would wait for the
+/// end of a pipe that never comes. The descriptors are closed, not marked: the copy never executes another program.
+/// Those below `first` (the standard streams, and what is to be handed on) are left to `child`. The caller must have
+/// one thread only.
+///
+/// # Errors
+///
+/// Fails as `clone3(2)` does.
+pub fn spawn_apart(
+    first: u32,
+    keep: &[BorrowedFd<'_>],
+    child: impl FnOnce() -> i32,
+) -> Result<Spawned> {
+    let mut kept: Vec<u32> = keep
+        .iter()
+        .map(|fd| fd.as_raw_fd().unsigned_abs())
+        .filter(|fd| *fd >= first)
+        .collect();
+    kept.sort_unstable();
+    spawn(Birth::default(), || {
+        let mut from = first;
+        for fd in kept.iter().copied().chain([u32::MAX]) {
+            if from < fd {
+                // SAFETY: the frames that own what is closed are never returned to, because this copy ends in
+                // `spawn`; `child` was told which descriptors it has.
+                unsafe { libc::syscall(libc::SYS_close_range, from, fd.saturating_sub(1), 0) };
+            }
+            from = fd.saturating_add(1);
+        }
+        // It is no leader of a group here, so it can lead a session.
+        rustix::process::setsid().map(|_| ()).unwrap_or_default();
+        child()
+    })
+}
+
 /// `CLONE_INTO_CGROUP`, which libc declares only as a truncated `c_int`.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -100,5 +138,20 @@ mod tests {
     fn a_child_ends_with_the_status_its_closure_gave() {
         let child = spawn(Birth::default(), || 7).unwrap();
         assert_eq!(wait(child.pidfd.as_fd()).unwrap(), Exit::Status(7));
+    }
+
+    #[test]
+    fn a_copy_that_is_apart_has_only_what_it_is_given() {
+        let kept = tempfile::tempfile().unwrap();
+        let other = tempfile::tempfile().unwrap();
+        let numbers = [kept.as_raw_fd(), other.as_raw_fd()];
+        let child = spawn_apart(3, &[kept.as_fd()], || {
+            let open =
+                numbers.map(|fd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
+            let leads = rustix::process::getsid(None) == Ok(rustix::process::getpid());
+            i32::from(open == [true, false] && leads)
+        })
+        .unwrap();
+        assert_eq!(wait(child.pidfd.as_fd()).unwrap(), Exit::Status(1));
     }
 }

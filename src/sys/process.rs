@@ -67,6 +67,20 @@ fn wait_with(child: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<Exi
     }
 }
 
+/// Removes the remains of children that have ended, of all but the one with the number `but`.
+pub fn collect_but(but: Option<i32>) {
+    use nix::sys::wait::Id;
+    use nix::sys::wait::WaitPidFlag;
+    use nix::sys::wait::waitid;
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let take = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    while let Some(pid) = waitid(Id::All, look).ok().and_then(|ended| ended.pid()) {
+        if Some(pid.as_raw()) == but || waitid(Id::Pid(pid), take).is_err() {
+            return;
+        }
+    }
+}
+
 /// Opens a handle to the process that has this number now.
 ///
 /// # Errors

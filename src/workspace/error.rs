@@ -133,6 +133,9 @@ pub enum WorkspaceError {
     /// A terminal was asked for, and nobody would have its other end.
     #[error("process.terminal: a detached workspace needs --console-socket")]
     NoConsole,
+    /// It was to be undone before its program ran.
+    #[error("it was not started")]
+    Unwanted,
     /// Several things failed; all were tried.
     #[error("{}", .0.join("; "))]
     Several(Vec<String>),

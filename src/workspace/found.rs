@@ -256,8 +256,9 @@ impl Workspace {
             .or_else(|| self.noted_exit()))
     }
 
-    /// What `run --keep` wrote down, who was its parent.
-    fn noted_exit(&self) -> Option<Exit> {
+    /// What its parent wrote down of how its first process ended (`run --keep`, a monitor).
+    #[must_use]
+    pub fn noted_exit(&self) -> Option<Exit> {
         let bytes = self.home.read(store::EXIT).ok().flatten()?;
         serde_json::from_slice(&bytes).ok()
     }

@@ -181,7 +181,8 @@ pub(super) fn found(
     Ok(enclosure)
 }
 
-fn erect(
+/// Makes everything below the directory.
+pub(super) fn erect(
     home: &Home,
     record: &mut Record,
     blueprint: &Blueprint,

@@ -171,18 +171,35 @@ pub(super) fn remove(
     record: Option<&Record>,
     report: &dyn Report,
 ) -> Vec<WorkspaceError> {
-    let mut errors = Vec::new();
-    let watch = record.and_then(LastWatch::begin);
-    errors.extend(end_processes(&home, record).err());
-    if let Some(watch) = watch {
-        watch.end(&home, report);
-    }
-    errors.extend(remove_cgroup(&home, record).err());
-    let class = record.and_then(|record| record.rdt.as_ref());
-    errors.extend(class.and_then(|class| Some(rdt::leave(class).err()?.into())));
+    let mut errors = release(&home, record, report);
     if !errors.is_empty() {
         return errors;
     }
+    after_the_end(record, report);
+    errors.extend(home.remove().err().map(WorkspaceError::from));
+    errors
+}
+
+/// Ends every process and gives back what the host lent for them; the directory stays.
+pub(super) fn release(
+    home: &Home,
+    record: Option<&Record>,
+    report: &dyn Report,
+) -> Vec<WorkspaceError> {
+    let mut errors = Vec::new();
+    let watch = record.and_then(|record| LastWatch::begin(home, record));
+    errors.extend(end_processes(home, record).err());
+    if let Some(watch) = watch {
+        watch.end(home, report);
+    }
+    errors.extend(remove_cgroup(home, record).err());
+    let class = record.and_then(|record| record.rdt.as_ref());
+    errors.extend(class.and_then(|class| Some(rdt::leave(class).err()?.into())));
+    errors
+}
+
+/// Runs the hooks that belong after the end.
+pub(super) fn after_the_end(record: Option<&Record>, report: &dyn Report) {
     if let Some(record) = record.filter(|record| record.init.is_some()) {
         let state = document::for_hooks(record, Status::Stopped);
         let moment = Moment {
@@ -193,8 +210,6 @@ pub(super) fn remove(
             report.warning(&format!("ignoring that {error}"));
         }
     }
-    errors.extend(home.remove().err().map(WorkspaceError::from));
-    errors
 }
 
 /// What is seen of a workspace that is billed before its processes are killed, since it goes with them.
@@ -205,7 +220,11 @@ struct LastWatch<'a> {
 }
 
 impl<'a> LastWatch<'a> {
-    fn begin(record: &'a Record) -> Option<Self> {
+    /// Nothing of one that has been seen to its end before.
+    fn begin(home: &Home, record: &'a Record) -> Option<Self> {
+        if matches!(home.read(store::SETTLED), Ok(Some(_))) {
+            return None;
+        }
         let init = record.init.as_ref().filter(|_| is_billed(record))?;
         Some(Self {
             record,

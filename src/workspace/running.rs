@@ -64,8 +64,8 @@ pub fn run(
         timed: stay.timed,
     };
     let standing = making::build(store, wish, &blueprint, arrangement, report)?;
-    let begun =
-        begin(&standing, &blueprint, receipts).and_then(|notify| Ok((notify, console.master()?)));
+    let begun = begin(&standing, &blueprint, receipts, report)
+        .and_then(|notify| Ok((notify, console.master()?)));
     let (notify, master) = match begun {
         Ok(begun) => begun,
         Err(error) => return making::take_back(standing, error, report).map(|()| None),
@@ -87,6 +87,7 @@ fn begin(
     standing: &Standing,
     blueprint: &Blueprint,
     receipts: &Receipts,
+    report: &dyn Report,
 ) -> Result<Option<Notify>, WorkspaceError> {
     let notify = starting::open_notify(&standing.home)?;
     making::hand_back(standing, receipts)?;
@@ -98,6 +99,7 @@ fn begin(
         standing.made.channel.as_fd(),
     )?;
     starting::poststart(&standing.record, process)?;
+    report.started(&standing.record.id);
     Ok(notify)
 }
 

@@ -6,8 +6,12 @@
 //! ROOT/ID/cgroup       a link whose text is the path of its cgroup: read when the record cannot be
 //! ROOT/ID/cgroup.new   the same before that cgroup is known to be its own: nobody in it is killed then
 //! ROOT/ID/init         a link whose text is the life of its first process, where that has no cgroup of its own
-//! ROOT/ID/exit.json    how its first process ended, when `run --keep` saw it
 //! ROOT/ID/meter.json   what is added up between two looks at what it uses
+//! ROOT/ID/exit.json    how its first process ended, when `run --keep` or a monitor saw it
+//! ROOT/ID/settled      there when it has ended and what the host lent has been given back
+//! ROOT/ID/lease.json   from when until when it is granted
+//! ROOT/ID/monitor      the life of the process that stays with it
+//! ROOT/ID/resets.json  when it was started again because it needed more memory than its limit
 //! ROOT/ID/checkpoint   there when it ended because it was saved, and may come back under its name
 //! ROOT/ID/start.sock   where its first process waits for `start`
 //! ROOT/ID/notify/      where it tells the service manager that it is ready
@@ -48,6 +52,14 @@ pub const STATE: &str = "state.json";
 pub const CONFIG: &str = "config.json";
 /// How its first process ended, where this program was its parent.
 pub const EXIT: &str = "exit.json";
+/// Says that what the host lent has been given back.
+pub const SETTLED: &str = "settled";
+/// From when until when it is granted.
+pub const LEASE: &str = "lease.json";
+/// The life of the process that stays with it.
+pub const MONITOR: &str = "monitor";
+/// When it was started again because of memory.
+pub const RESETS: &str = "resets.json";
 /// Says that it ended because it was saved.
 pub const CHECKPOINT: &str = "checkpoint";
 /// The directory in which a tree is prepared that CRIU restores into.
@@ -289,6 +301,18 @@ impl Home {
             .map_err(failed("cannot replace", &path))
     }
 
+    /// Removes a file of it; that there is none is no failure.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `unlinkat(2)` does.
+    pub fn forget(&self, name: &str) -> Result<(), StoreError> {
+        match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(source) => Err(failed("cannot remove", &self.path.join(name))(source)),
+        }
+    }
+
     /// Writes down a path as the text of a link: it is there as a whole or not at all.
     ///
     /// # Errors
@@ -332,10 +356,7 @@ impl Home {
                 remove_entry(&entry.path()).map_err(failed("cannot remove", &entry.path()))?;
             }
         }
-        match rustix::fs::unlinkat(&self.directory, CGROUP, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(source) => return Err(failed("cannot remove", &path.join(CGROUP))(source)),
-        }
+        self.forget(CGROUP)?;
         rustix::fs::rmdir(path).map_err(failed("cannot remove", path))
     }
 }
@@ -361,12 +382,12 @@ fn remove_entry(path: &Path) -> Result<(), Errno> {
     })
 }
 
-fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> StoreError {
+pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Failed { what, path, source }
 }
 
-fn errno_of(error: &std::io::Error) -> Errno {
+pub(super) fn errno_of(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 

@@ -1,0 +1,272 @@
+//! The first moments of a monitor: it makes a workspace and starts its program, or takes over one that runs.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use crate::accounting::bill;
+use crate::monitor::Launch;
+use crate::monitor::MonitorError;
+use crate::monitor::failed;
+use crate::monitor::journal::Journal;
+use crate::monitor::line::Line;
+use crate::monitor::line::Order;
+use crate::monitor::line::Stream;
+use crate::monitor::line::Word;
+use crate::monitor::nowhere;
+use crate::monitor::outlet;
+use crate::monitor::outlet::Outlet;
+use crate::monitor::program::Program;
+use crate::monitor::watch::Watch;
+use crate::spec::id::ContainerId;
+use crate::sys::Errno;
+use crate::sys::signal::Signals;
+use crate::sys::socket;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::estate;
+use crate::workspace::estate::Estate;
+use crate::workspace::found::Workspace;
+use crate::workspace::layer;
+use crate::workspace::raising;
+use crate::workspace::raising::Raised;
+use crate::workspace::report::Counted;
+use crate::workspace::report::End;
+use crate::workspace::report::Report;
+use crate::workspace::store::Store;
+
+/// Where a monitor leaves remarks: with its `up` while there is one, then nowhere. The bill is kept all the time.
+pub(super) struct Remarks<'a> {
+    line: Option<&'a Line>,
+    store: &'a Store,
+}
+
+impl<'a> Remarks<'a> {
+    /// Remarks that nobody hears.
+    pub(super) fn none(store: &'a Store) -> Self {
+        Self { line: None, store }
+    }
+}
+
+impl Report for Remarks<'_> {
+    fn warning(&self, text: &str) {
+        if let Some(line) = self.line {
+            // Who does not listen is not told.
+            line.say(&Word::Warning(text.to_owned()))
+                .unwrap_or_default();
+        }
+    }
+
+    fn debug(&self, _text: &dyn Fn() -> String) {}
+
+    fn begun(&self, first: &Counted<'_>) {
+        if let Err(error) = bill::begun(self.store.places(), first) {
+            self.warning(&format!(
+                "ignoring that it cannot be billed: {}",
+                words(&error)
+            ));
+        }
+    }
+
+    fn ending(&self, last: &Counted<'_>, end: End) {
+        if let Err(error) = bill::ended(self.store.places(), last, end) {
+            self.warning(&format!(
+                "ignoring that it cannot be billed: {}",
+                words(&error)
+            ));
+        }
+    }
+}
+
+/// The life of a monitor that makes its workspace; gives its exit status.
+pub(super) fn live(launch: &Launch<'_>, line: Line) -> i32 {
+    name_after(&launch.wish.id);
+    let made = {
+        let remarks = Remarks {
+            line: Some(&line),
+            store: launch.store,
+        };
+        make(launch, &line, &remarks)
+    };
+    let watch = match made {
+        Ok(Some(watch)) => watch,
+        Ok(None) => return 0,
+        Err(error) => {
+            line.say(&Word::Failed(words(&error))).unwrap_or_default();
+            return 1;
+        }
+    };
+    let line = (line.do_not_wait().is_ok()).then_some(line);
+    watch.stay(line.filter(|_| launch.attached))
+}
+
+/// Makes the workspace and lets its program go; nothing when that is not wanted any more.
+fn make<'a>(
+    launch: &Launch<'a>,
+    line: &Line,
+    remarks: &Remarks<'_>,
+) -> Result<Option<Watch<'a>>, MonitorError> {
+    let signals = Signals::hold().map_err(failed("hold signals back"))?;
+    let own = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(own)).map_err(failed("become a subreaper"))?;
+    let id = &launch.wish.id;
+    let estate = Estate::claim(launch.store, id).map_err(WorkspaceError::from)?;
+    let raised = furnish(launch, &estate)
+        .and_then(|outlets| Ok((outlets, raise(launch, &estate, remarks)?)));
+    let (outlets, raised) = match raised {
+        Ok(made) => made,
+        Err(error) => {
+            return Err(with(error, estate.remove().map_err(WorkspaceError::from)));
+        }
+    };
+    // From here on the state directory holds what the claim held.
+    drop(estate);
+    let begun = begin(launch, line, raised, remarks);
+    streams_nowhere()?;
+    let (workspace, program) = match begun {
+        Ok(Some(begun)) => begun,
+        Ok(None) => {
+            discard(launch.store, id)?;
+            return Ok(None);
+        }
+        Err(error) => return Err(with(error, discard(launch.store, id))),
+    };
+    let journal = Journal::open(&estate::place(launch.store.places(), id)).ok();
+    let watch = Watch::new(launch.store, workspace, program, signals)?;
+    line.say(&Word::Running).unwrap_or_default();
+    Ok(Some(watch.with_output(journal, outlets)))
+}
+
+/// Puts into the estate what the workspace is made from; gives our ends of its output.
+fn furnish(launch: &Launch<'_>, estate: &Estate) -> Result<Vec<Outlet>, MonitorError> {
+    if let Some(lower) = launch.lower {
+        layer::make(launch.store.places(), &launch.wish.id, lower).map_err(WorkspaceError::from)?;
+    }
+    estate
+        .write_bundle(launch.config)
+        .map_err(WorkspaceError::from)?;
+    outlets(estate.path()).map_err(failed("open the pipes of its output"))
+}
+
+/// Our ends of the pipes in `directory`.
+fn outlets(directory: &Path) -> Result<Vec<Outlet>, Errno> {
+    [(Stream::Out, estate::STDOUT), (Stream::Err, estate::STDERR)]
+        .into_iter()
+        .map(|(stream, name)| Ok(Outlet::new(stream, outlet::far_end(&directory.join(name))?)))
+        .collect()
+}
+
+fn raise(
+    launch: &Launch<'_>,
+    estate: &Estate,
+    remarks: &Remarks<'_>,
+) -> Result<Raised, MonitorError> {
+    streams_into(estate.path(), launch.attached)?;
+    Ok(raising::raise(
+        launch.store,
+        launch.wish,
+        launch.timed,
+        remarks,
+    )?)
+}
+
+/// Points this process's output to the pipes, for a program to inherit, and its input to nowhere unless it is `kept`.
+pub(super) fn streams_into(directory: &Path, kept: bool) -> Result<(), MonitorError> {
+    let pointed = || -> Result<(), Errno> {
+        if !kept {
+            rustix::stdio::dup2_stdin(nowhere()?)?;
+        }
+        rustix::stdio::dup2_stdout(outlet::near_end(&directory.join(estate::STDOUT))?)?;
+        rustix::stdio::dup2_stderr(outlet::near_end(&directory.join(estate::STDERR))?)
+    };
+    pointed().map_err(failed("set up the standard streams"))
+}
+
+/// Lets go of every stream that was the caller's, or is the program's.
+pub(super) fn streams_nowhere() -> Result<(), MonitorError> {
+    let pointed = || -> Result<(), Errno> {
+        let nowhere = nowhere()?;
+        rustix::stdio::dup2_stdin(&nowhere)?;
+        rustix::stdio::dup2_stdout(&nowhere)?;
+        rustix::stdio::dup2_stderr(&nowhere)
+    };
+    pointed().map_err(failed("let go of the standard streams"))
+}
+
+/// Starts the program, when it is wanted still.
+fn begin(
+    launch: &Launch<'_>,
+    line: &Line,
+    raised: Raised,
+    remarks: &Remarks<'_>,
+) -> Result<Option<(Workspace, Program)>, MonitorError> {
+    if launch.waits {
+        let said = line.say(&Word::Raised);
+        let order = said.and_then(|()| line.ordered());
+        if order != Ok(Some(Order::Go)) {
+            let undone = raised.undo(WorkspaceError::Unwanted, remarks);
+            let whole = matches!(undone, WorkspaceError::Unwanted);
+            return if whole { Ok(None) } else { Err(undone.into()) };
+        }
+    }
+    let (workspace, started) = raised.start(remarks)?;
+    Ok(Some((workspace, Program::child(started))))
+}
+
+fn discard(store: &Store, id: &ContainerId) -> Result<(), WorkspaceError> {
+    estate::discard(store, id)?;
+    Ok(())
+}
+
+/// An error, and what went wrong on the way back from it.
+fn with(error: MonitorError, cleaned: Result<(), WorkspaceError>) -> MonitorError {
+    match cleaned {
+        Ok(()) => error,
+        Err(more) => MonitorError::Said(format!("{}; {}", words(&error), words(&more))),
+    }
+}
+
+/// An error with its causes in one line.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+/// The life of a monitor that takes over a workspace; gives its exit status.
+pub(super) fn live_on(store: &Store, id: &ContainerId, line: BorrowedFd<'_>) -> i32 {
+    name_after(id);
+    let taken = take_over(store, id);
+    if let Ok(watch) = taken {
+        // Who asked for it may have gone meanwhile.
+        socket::send(line, b"g").unwrap_or_default();
+        return watch.stay(None);
+    }
+    1
+}
+
+fn take_over<'a>(store: &'a Store, id: &ContainerId) -> Result<Watch<'a>, MonitorError> {
+    streams_nowhere()?;
+    let signals = Signals::hold().map_err(failed("hold signals back"))?;
+    let workspace = Workspace::find(store, id)?;
+    let program = Program::adopted(&workspace)?;
+    workspace.note_monitor()?;
+    let watch = Watch::new(store, workspace, program, signals)?;
+    let directory = estate::place(store.places(), id);
+    match outlets(&directory) {
+        Ok(outlets) => Ok(watch.with_output(Journal::open(&directory).ok(), outlets)),
+        // One that `create` made has its output elsewhere.
+        Err(_) => Ok(watch),
+    }
+}
+
+/// Says in `ps` whose monitor this is.
+fn name_after(id: &ContainerId) {
+    let mut name = format!("monitor:{id}").into_bytes();
+    name.truncate(15);
+    if let Ok(name) = std::ffi::CString::new(name) {
+        rustix::thread::set_name(&name).unwrap_or_default();
+    }
+}

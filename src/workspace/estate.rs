@@ -1,0 +1,227 @@
+//! What a workspace of a document keeps where it outlives the host's uptime: its bundle, its layer, its output.
+//!
+//! ```text
+//! DATA/workspaces/ID/bundle/config.json  what its document became
+//! DATA/workspaces/ID/stdout, stderr      named pipes that its program writes to
+//! DATA/workspaces/ID/log, log.1, log.2   what it wrote
+//! ```
+//!
+//! The directory is held by whoever has its `flock(2)` until the state directory of the same name is there; from then
+//! on by that. One that neither holds is left over from a crash, and anybody may remove it or take it.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::FileType;
+use rustix::fs::FlockOperation;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+use crate::spec::id::ContainerId;
+use crate::sys::Errno;
+use crate::sys::tree;
+use crate::workspace::root::StateRoot;
+use crate::workspace::store::Store;
+use crate::workspace::store::StoreError;
+use crate::workspace::store::errno_of;
+use crate::workspace::store::failed;
+
+/// The pipe that takes standard output.
+pub const STDOUT: &str = "stdout";
+/// The pipe that takes standard error.
+pub const STDERR: &str = "stderr";
+
+/// The directory of one workspace, held.
+#[derive(Debug)]
+pub struct Estate {
+    path: PathBuf,
+    held: OwnedFd,
+}
+
+/// Where all of them are.
+fn all(root: &StateRoot) -> PathBuf {
+    root.data.join("workspaces")
+}
+
+/// Where that of workspace `id` is.
+#[must_use]
+pub fn place(root: &StateRoot, id: &ContainerId) -> PathBuf {
+    all(root).join(id)
+}
+
+/// Where its bundle is.
+#[must_use]
+pub fn bundle(root: &StateRoot, id: &ContainerId) -> PathBuf {
+    place(root, id).join("bundle")
+}
+
+/// The names of all that are there, sorted.
+#[must_use]
+pub fn names(root: &StateRoot) -> Vec<ContainerId> {
+    let entries = std::fs::read_dir(all(root)).into_iter().flatten().flatten();
+    let mut names: Vec<ContainerId> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+impl Estate {
+    /// Takes the directory of a workspace that is to be made, empty but for the two pipes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Taken`] when there is such a workspace, or another command is making one.
+    pub fn claim(store: &Store, id: &ContainerId) -> Result<Self, StoreError> {
+        let path = place(store.places(), id);
+        let mut builder = std::fs::DirBuilder::new();
+        std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
+        builder
+            .create(&path)
+            .map_err(|error| failed("cannot make", &path)(errno_of(&error)))?;
+        let Some(held) = hold(store, id)? else {
+            return Err(StoreError::Taken);
+        };
+        empty(&path, &held)?;
+        for name in [STDOUT, STDERR] {
+            let pipe = path.join(name);
+            let mode = Mode::RUSR | Mode::WUSR;
+            rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, mode, 0)
+                .map_err(failed("cannot make", &pipe))?;
+        }
+        Ok(Self { path, held })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Puts the bundle in place.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be written.
+    pub fn write_bundle(&self, config: &[u8]) -> Result<(), StoreError> {
+        let bundle = self.path.join("bundle");
+        let path = bundle.join("config.json");
+        std::fs::create_dir(&bundle)
+            .and_then(|()| std::fs::write(&path, config))
+            .map_err(|error| failed("cannot write", &path)(errno_of(&error)))
+    }
+
+    /// Removes it with all that is in it.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first thing that cannot be removed.
+    pub fn remove(self) -> Result<(), StoreError> {
+        empty(&self.path, &self.held)?;
+        rustix::fs::rmdir(&self.path).map_err(failed("cannot remove", &self.path))
+    }
+}
+
+/// Removes what a workspace kept, when nobody holds it any more; gives whether there was anything.
+///
+/// # Errors
+///
+/// Fails with the first thing that cannot be removed.
+pub fn discard(store: &Store, id: &ContainerId) -> Result<bool, StoreError> {
+    let path = place(store.places(), id);
+    if !path.exists() {
+        return Ok(false);
+    }
+    match hold(store, id)? {
+        Some(held) => Estate { path, held }.remove().map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Whether anybody holds what is kept under this name.
+///
+/// # Errors
+///
+/// Fails when it cannot be looked at.
+pub fn is_left_over(store: &Store, id: &ContainerId) -> Result<bool, StoreError> {
+    hold(store, id).map(|held| held.is_some())
+}
+
+/// The directory, locked, when neither a command nor a workspace holds it.
+fn hold(store: &Store, id: &ContainerId) -> Result<Option<OwnedFd>, StoreError> {
+    let path = place(store.places(), id);
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    let directory = match rustix::fs::open(&path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        answer => answer.map_err(failed("cannot open", &path))?,
+    };
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        answer => answer.map_err(failed("cannot lock", &path))?,
+    }
+    let stat = rustix::fs::fstat(&directory).map_err(failed("cannot look at", &path))?;
+    let free = stat.st_nlink > 0 && !store.root().join(id).exists();
+    Ok(free.then_some(directory))
+}
+
+fn empty(path: &Path, held: &OwnedFd) -> Result<(), StoreError> {
+    let entries =
+        std::fs::read_dir(path).map_err(|error| failed("cannot read", path)(errno_of(&error)))?;
+    for entry in entries.flatten() {
+        tree::remove(held, &entry.file_name())
+            .map_err(|left| failed("cannot remove", &path.join(left.path))(left.source))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let home = tempfile::tempdir().unwrap();
+        let root = StateRoot::choose(Some(home.path()), None).unwrap();
+        (home, Store::new(root))
+    }
+
+    fn id() -> ContainerId {
+        "a".parse().unwrap()
+    }
+
+    #[test]
+    fn what_one_command_holds_another_cannot_take_or_remove() {
+        let (_home, store) = store();
+        let first = Estate::claim(&store, &id()).unwrap();
+        first.write_bundle(b"{}").unwrap();
+        assert!(matches!(
+            Estate::claim(&store, &id()),
+            Err(StoreError::Taken)
+        ));
+        assert!(!discard(&store, &id()).unwrap());
+        assert!(first.path().join("bundle/config.json").exists());
+    }
+
+    #[test]
+    fn what_a_crash_left_is_taken_over_empty() {
+        let (_home, store) = store();
+        let first = Estate::claim(&store, &id()).unwrap();
+        first.write_bundle(b"{}").unwrap();
+        drop(first);
+        let second = Estate::claim(&store, &id()).unwrap();
+        assert!(!second.path().join("bundle").exists());
+        assert!(second.path().join(STDOUT).exists());
+    }
+
+    #[test]
+    fn what_belongs_to_a_workspace_is_not_left_over() {
+        let (_home, store) = store();
+        drop(Estate::claim(&store, &id()).unwrap());
+        assert!(is_left_over(&store, &id()).unwrap());
+        let home = store.make(&id()).unwrap();
+        assert!(!is_left_over(&store, &id()).unwrap());
+        home.remove().unwrap();
+        assert!(discard(&store, &id()).unwrap());
+        assert!(!place(store.places(), &id()).exists());
+    }
+}

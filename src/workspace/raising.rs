@@ -1,0 +1,303 @@
+//! Makes a workspace for a process that stays with it: its parent, who may end it, give back what it holds, and make it
+//! again in the same place.
+
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+
+use crate::backend::Made;
+use crate::enclosure::Place;
+use crate::plan::Plan;
+use crate::plan::cgroup::Manager;
+use crate::sys::process::Exit;
+use crate::workspace::blueprint::Blueprint;
+use crate::workspace::blueprint::Wish;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::found::Workspace;
+use crate::workspace::making;
+use crate::workspace::making::Arrangement;
+use crate::workspace::notify::Notify;
+use crate::workspace::record::Record;
+use crate::workspace::removing;
+use crate::workspace::report::Report;
+use crate::workspace::starting;
+use crate::workspace::store;
+use crate::workspace::store::Store;
+
+/// A workspace that stands, with its program waiting to be let go by this process.
+#[derive(Debug)]
+pub struct Raised {
+    workspace: Workspace,
+    made: Made,
+    plan: Plan,
+}
+
+/// Makes a workspace whose program has this process's standard streams, up to the point where it waits.
+///
+/// # Errors
+///
+/// [`WorkspaceError`]; nothing of it is left then.
+pub fn raise(
+    store: &Store,
+    wish: &Wish,
+    timed: bool,
+    report: &dyn Report,
+) -> Result<Raised, WorkspaceError> {
+    let blueprint = draw(store, wish, report)?;
+    let standing = making::build(store, wish, &blueprint, arrangement(timed), report)?;
+    let raised = Raised {
+        workspace: Workspace {
+            home: standing.home,
+            record: standing.record,
+        },
+        made: standing.made,
+        plan: blueprint.plan,
+    };
+    match raised.stand() {
+        Ok(()) => Ok(raised),
+        Err(error) => Err(raised.undo(error, report)),
+    }
+}
+
+fn draw(store: &Store, wish: &Wish, report: &dyn Report) -> Result<Blueprint, WorkspaceError> {
+    let blueprint = Blueprint::draw(wish, &store.root().join(&wish.id), report)?;
+    if blueprint.spec.process.terminal {
+        return Err(WorkspaceError::NoConsole);
+    }
+    Ok(blueprint)
+}
+
+fn arrangement(timed: bool) -> Arrangement {
+    Arrangement {
+        console: None,
+        started_later: false,
+        timed,
+    }
+}
+
+impl Raised {
+    /// Lets other commands at it, who stays with it being known.
+    fn stand(&self) -> Result<(), WorkspaceError> {
+        self.workspace.note_monitor()?;
+        self.workspace.unlock()
+    }
+
+    /// Lets the program go; its lease begins.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkspaceError`] when it cannot be executed, or a poststart hook fails.
+    pub fn start(self, report: &dyn Report) -> Result<(Workspace, Started), WorkspaceError> {
+        match self.let_go() {
+            Ok(notify) => {
+                let started = Started {
+                    process: self.made.process,
+                    pid: self.made.handle.pid,
+                    notify,
+                };
+                Ok((self.workspace, started))
+            }
+            Err(error) => Err(self.undo(error, report)),
+        }
+    }
+
+    fn let_go(&self) -> Result<Option<Notify>, WorkspaceError> {
+        let workspace = &self.workspace;
+        let notify = starting::open_notify(&workspace.home)?;
+        if workspace.term()?.is_none() {
+            workspace.begin_term()?;
+        }
+        let process = self.made.process.as_fd();
+        let channel = self.made.channel.as_fd();
+        starting::let_go(&self.plan, &workspace.record, process, channel)?;
+        starting::poststart(&workspace.record, process)?;
+        Ok(notify)
+    }
+
+    /// Removes it, and gives why, with what could not be removed.
+    #[must_use]
+    pub fn undo(self, error: WorkspaceError, report: &dyn Report) -> WorkspaceError {
+        let Workspace { home, record } = self.workspace;
+        removing::take_back(home, &record, error, report)
+    }
+
+    /// Its record.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.workspace.record
+    }
+}
+
+/// A program that runs, as its parent has it.
+#[derive(Debug)]
+pub struct Started {
+    /// The first process.
+    pub process: OwnedFd,
+    /// Its number.
+    pub pid: i32,
+    /// Whom to tell when it says that it is ready.
+    pub notify: Option<Notify>,
+}
+
+impl Started {
+    /// The first process.
+    #[must_use]
+    pub fn process(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
+    }
+}
+
+impl Workspace {
+    /// Gives back what the host lent after its program has ended: it stays listed, with how it ended.
+    ///
+    /// # Errors
+    ///
+    /// Everything that could not be given back, and the rest is.
+    pub fn settle(
+        &mut self,
+        exit: Option<Exit>,
+        report: &dyn Report,
+    ) -> Result<(), WorkspaceError> {
+        self.lock()?;
+        let settled = self.settle_locked(exit, report);
+        self.unlock()?;
+        settled
+    }
+
+    fn settle_locked(
+        &mut self,
+        exit: Option<Exit>,
+        report: &dyn Report,
+    ) -> Result<(), WorkspaceError> {
+        if let Some(exit) = exit {
+            self.home.write(store::EXIT, &serde_json::to_vec(&exit)?)?;
+        }
+        self.give_back(report)
+    }
+
+    /// From here on the names on the host may be somebody else's.
+    fn give_back(&mut self, report: &dyn Report) -> Result<(), WorkspaceError> {
+        let left = removing::release(&self.home, Some(&self.record), report);
+        removing::all_or_several(left)?;
+        self.record.place = Place::Nowhere;
+        self.home.write(store::SETTLED, &[])?;
+        self.home.write(store::STATE, &self.record.to_bytes()?)?;
+        for name in [store::CGROUP, store::INTENDED, store::INIT, store::START] {
+            self.home.forget(name)?;
+        }
+        Ok(())
+    }
+
+    /// Whether what the host lent has been given back.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        matches!(self.home.read(store::SETTLED), Ok(Some(_)))
+    }
+
+    /// Removes everything of it, whatever runs in it.
+    ///
+    /// # Errors
+    ///
+    /// Everything that could not be removed, and the rest is.
+    pub fn raze(self, report: &dyn Report) -> Result<(), WorkspaceError> {
+        self.lock()?;
+        let Self { home, record } = self;
+        removing::all_or_several(removing::remove(home, Some(&record), report))
+    }
+
+    /// Ends it and makes it again under the same name, from the same bundle, its program waiting to be let go.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkspaceError`]; it is then stopped, and holds nothing.
+    pub fn again(
+        &mut self,
+        store: &Store,
+        manager: Manager,
+        report: &dyn Report,
+    ) -> Result<(Plan, Made), WorkspaceError> {
+        self.lock()?;
+        let wish = Wish {
+            id: self.record.id.clone(),
+            bundle: self.record.bundle.clone(),
+            config: None,
+            manager,
+            rootless: None,
+            no_pivot: false,
+            no_new_keyring: false,
+            preserve_fds: 0,
+        };
+        let made = self.again_locked(store, &wish, report);
+        self.unlock()?;
+        made
+    }
+
+    fn again_locked(
+        &mut self,
+        store: &Store,
+        wish: &Wish,
+        report: &dyn Report,
+    ) -> Result<(Plan, Made), WorkspaceError> {
+        self.give_back(report)?;
+        removing::after_the_end(Some(&self.record), report);
+        self.home.forget(store::SETTLED)?;
+        let blueprint = draw(store, wish, report)?;
+        let created = std::mem::take(&mut self.record.created);
+        self.record = making::intent(wish, &blueprint)?;
+        self.record.created = created;
+        let erected = making::erect(
+            &self.home,
+            &mut self.record,
+            &blueprint,
+            arrangement(false),
+            report,
+        );
+        match erected {
+            Ok(made) => Ok((blueprint.plan, made)),
+            Err(error) => {
+                self.give_back(report)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets the program of [`Workspace::again`] go.
+    ///
+    /// # Errors
+    ///
+    /// As [`Raised::start`]; it is then stopped, and holds nothing.
+    pub fn let_go(
+        &mut self,
+        plan: &Plan,
+        made: Made,
+        report: &dyn Report,
+    ) -> Result<Started, WorkspaceError> {
+        let process = made.process.as_fd();
+        let begun = starting::let_go(plan, &self.record, process, made.channel.as_fd())
+            .map_err(WorkspaceError::from)
+            .and_then(|()| starting::poststart(&self.record, process));
+        match begun {
+            Ok(()) => Ok(Started {
+                process: made.process,
+                pid: made.handle.pid,
+                notify: None,
+            }),
+            Err(error) => {
+                self.lock()?;
+                self.give_back(report)?;
+                self.unlock()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Who made its cgroup.
+    #[must_use]
+    pub fn manager(&self) -> Manager {
+        match self.record.place {
+            Place::Scope { .. } => Manager::Systemd,
+            Place::Directory { .. } => Manager::Cgroupfs,
+            Place::Nowhere => Manager::Disabled,
+        }
+    }
+}
