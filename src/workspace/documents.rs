@@ -14,6 +14,7 @@ use crate::spec::workspace::DocumentError;
 use crate::spec::workspace::Format;
 use crate::spec::workspace::Surroundings;
 use crate::workspace::error::WorkspaceError;
+use crate::workspace::image_user;
 use crate::workspace::report::Report;
 use crate::workspace::root::StateRoot;
 use crate::workspace::rootfs;
@@ -132,12 +133,15 @@ impl Loaded {
             place: self.document.place("rootfs"),
             source: Box::new(source.into()),
         })?;
+        let image = found
+            .image
+            .map(|image| image_user::in_numbers(image, &found.directory));
         let written = layer.as_ref().map_or(&found.directory, |(upper, _)| upper);
         Ok(Surroundings {
             device: device_of(written),
             base: self.base.clone(),
             rootfs: found.directory,
-            image: found.image,
+            image,
             layer,
             isolation: self.isolation,
         })

@@ -11,6 +11,7 @@ pub mod found;
 pub mod handing;
 pub mod hooks;
 pub mod hot_mounts;
+mod image_user;
 pub mod images;
 pub mod interfaces;
 pub mod joining;

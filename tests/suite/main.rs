@@ -13,6 +13,7 @@ mod checkpoint;
 mod cli;
 mod container;
 mod crash;
+mod document;
 mod events;
 mod exec;
 mod handing;

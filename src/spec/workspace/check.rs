@@ -59,7 +59,7 @@ impl Document {
             let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte);
             let sound = (1..=LONGEST_NAME).contains(&hostname.len());
             if !sound || !hostname.bytes().all(letter) {
-                let expected = "a host name of at most 64 letters, digits, - and dots";
+                let expected = "a host name: at most 64 letters, digits, -, _, + and dots";
                 return Err(wrong("hostname", expected, format!("{hostname:?}")));
             }
         }
@@ -294,7 +294,7 @@ fn ordered<T: PartialOrd + fmt::Display>(
 ) -> Checked {
     match (less, more) {
         (Some(less), Some(more)) if less > more => {
-            let text = format!("{less} is more than {table}.{greater}, which is {more}");
+            let text = format!("{less} is more than {greater} = {more}");
             Err(Fault::meaning(format!("{table}.{lesser}"), text))
         }
         _ => Ok(()),

@@ -22,8 +22,6 @@ use crate::spec::linux::NamespaceKind;
 use crate::spec::mounts::Mount;
 use crate::spec::process::Capabilities;
 use crate::spec::process::Process;
-use crate::spec::process::Rlimit;
-use crate::spec::process::RlimitKind;
 use crate::spec::process::User;
 use crate::spec::vm::HwConfig;
 use crate::spec::vm::Kernel;
@@ -52,13 +50,6 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 ];
-
-/// Descriptors of a process: what programs are given, and up to where they may ask for more.
-const NOFILE: Rlimit = Rlimit {
-    kind: RlimitKind::Nofile,
-    soft: 1024,
-    hard: 524_288,
-};
 
 impl Document {
     /// The OCI configuration that asks for what the document says.
@@ -119,7 +110,7 @@ impl Document {
                 permitted: all,
                 ..Capabilities::default()
             }),
-            rlimits: vec![NOFILE],
+            rlimits: Vec::new(),
             ..starter
         })
     }

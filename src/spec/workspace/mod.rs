@@ -348,7 +348,8 @@ impl Document {
             Format::Json => parse::json(text),
         };
         let tree = tree.map_err(placed)?;
-        let mut document = Self::deserialize(&tree).map_err(placed)?;
+        let mut document =
+            Self::deserialize(&tree).map_err(|fault| placed(fault.not_of_a_table()))?;
         let lines = tree.places().into_iter();
         document.origin = Origin {
             file: file.to_owned(),
@@ -394,6 +395,36 @@ impl Origin {
             key: fault.key,
             problem: fault.problem,
         }
+    }
+}
+
+/// Keys that belong to no table. In TOML they must stand above the first one.
+const PLAIN: [&str; 11] = [
+    "annotations",
+    "command",
+    "cwd",
+    "env",
+    "hostname",
+    "isolation",
+    "name",
+    "pids",
+    "readonly",
+    "rootfs",
+    "user",
+];
+
+impl Fault {
+    /// The same fault, told as the mistake that TOML makes easy: a plain key of the document below a table.
+    fn not_of_a_table(mut self) -> Self {
+        let Problem::Unknown { hint } = &mut self.problem else {
+            return self;
+        };
+        if let Some((_, key)) = self.key.rsplit_once('.')
+            && PLAIN.contains(&key)
+        {
+            *hint = format!("{key} belongs to no table and stands above the first one");
+        }
+        self
     }
 }
 

@@ -22,16 +22,26 @@ const DEEPEST: usize = 16;
 
 /// Reads TOML.
 pub(super) fn toml(text: &str) -> Result<Node, Fault> {
-    let table = DeTable::parse(text).map_err(|error| {
-        let fault = Fault::here(Problem::Syntax(format!(
+    let table = DeTable::parse(text).map_err(|error| no_toml(text, &error))?;
+    from_table(table.get_ref(), 0, 0)
+}
+
+fn no_toml(text: &str, error: &toml::de::Error) -> Fault {
+    let Some(span) = error.span() else {
+        return Fault::here(Problem::Syntax(format!("is no TOML: {}", error.message())));
+    };
+    let at = span.start;
+    let fault = match text
+        .get(span)
+        .filter(|_| error.message() == "duplicate key")
+    {
+        Some(key) => Fault::here(Problem::Twice).below(key),
+        None => Fault::here(Problem::Syntax(format!(
             "is no TOML: {}",
             one_line(error.message())
-        )));
-        error
-            .span()
-            .map_or(fault.clone(), |span| fault.at(span.start))
-    })?;
-    from_table(table.get_ref(), 0, 0)
+        ))),
+    };
+    fault.at(at)
 }
 
 fn from_table(table: &DeTable<'_>, offset: usize, depth: usize) -> Result<Node, Fault> {

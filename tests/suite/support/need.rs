@@ -77,6 +77,32 @@ pub(crate) fn criu() -> Need {
     machine()
 }
 
+/// runc.
+pub(crate) fn runc() -> Need {
+    program("runc")
+}
+
+/// crun, and the right to raise limits, without which it loads no device filter.
+pub(crate) fn crun() -> Need {
+    program("crun")?;
+    let raised = std::process::Command::new("sh")
+        .args(["-c", "ulimit -l unlimited"])
+        .stderr(std::process::Stdio::null())
+        .status();
+    raised
+        .is_ok_and(|status| status.success())
+        .then_some(())
+        .ok_or_else(|| "limits cannot be raised here, as crun must".to_owned())
+}
+
+fn program(name: &str) -> Need {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .any(|folder| folder.join(name).is_file())
+        .then_some(())
+        .ok_or_else(|| format!("no {name} is installed"))
+}
+
 /// The test machine itself: what a test does would disturb any other host.
 pub(crate) fn machine() -> Need {
     in_machine()
