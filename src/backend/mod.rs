@@ -44,6 +44,16 @@ pub struct Supplies<'a> {
 
 /// What the one who orders a program does while that program waits.
 pub trait Attendant {
+    /// The process and its namespaces are there; it goes on meanwhile, so that what is done for it from here costs no
+    /// time of its own. Its program does not start before this is done.
+    ///
+    /// # Errors
+    ///
+    /// Any error ends the process.
+    fn born(&mut self, _pid: i32) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// The process stands and waits; it is put where it belongs.
     ///
     /// # Errors

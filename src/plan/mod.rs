@@ -10,6 +10,7 @@ pub mod external;
 mod hooks;
 mod mounts;
 pub mod namespaces;
+pub mod network;
 mod process;
 pub mod rdt;
 pub mod seccomp;

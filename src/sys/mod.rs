@@ -11,6 +11,7 @@ pub mod path;
 pub mod probe;
 pub mod process;
 pub mod program;
+pub mod route;
 pub mod seal;
 pub mod seccomp;
 pub mod signal;

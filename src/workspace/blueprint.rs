@@ -17,6 +17,7 @@ use crate::workspace::handing::Descriptors;
 use crate::workspace::layer;
 use crate::workspace::notify;
 use crate::workspace::report::Report;
+use crate::workspace::wiring;
 
 /// What a caller says about a workspace that it wants.
 #[derive(Debug, Clone)]
@@ -78,8 +79,10 @@ impl Blueprint {
         if notifies {
             notify::prepare(&mut spec, home);
         }
+        wiring::prepare(&mut spec, &asked, home);
         let host = look()?;
         let rootless = is_rootless(&host, wish.rootless);
+        plan::network::check(&asked, &spec, rootless)?;
         let choice = plan::cgroup::Options {
             manager: wish.manager,
             rootless,

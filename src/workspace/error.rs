@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use crate::backend::BackendError;
 use crate::enclosure::EnclosureError;
 use crate::enclosure::rdt::RdtError;
+use crate::network::NetworkError;
 use crate::plan::PlanError;
 use crate::plan::cgroup::CgroupError;
+use crate::plan::network::NetworkPlanError;
 use crate::spec::SpecError;
 use crate::spec::asked::AskedError;
 use crate::spec::state::Status;
@@ -40,6 +42,12 @@ pub enum WorkspaceError {
     /// What its annotations ask for.
     #[error(transparent)]
     Asked(#[from] AskedError),
+    /// What it asks of the network does not fit its namespaces.
+    #[error(transparent)]
+    NetworkPlan(#[from] NetworkPlanError),
+    /// Its network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// What its configuration asks for.
     #[error(transparent)]
     Plan(#[from] PlanError),

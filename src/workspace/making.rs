@@ -15,6 +15,7 @@ use crate::backend::container::Container;
 use crate::enclosure::Enclosure;
 use crate::enclosure::Place;
 use crate::enclosure::rdt;
+use crate::plan::network::NetworkPlan;
 use crate::spec::Spec;
 use crate::spec::state::Status;
 use crate::sys::socket;
@@ -37,6 +38,7 @@ use crate::workspace::report::Report;
 use crate::workspace::store;
 use crate::workspace::store::Home;
 use crate::workspace::store::Store;
+use crate::workspace::wiring;
 
 /// The annotation that asks for a pidfd, for callers that cannot give `--pidfd-socket` (crun's name for it).
 const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
@@ -120,8 +122,16 @@ pub(super) fn build(
     report: &dyn Report,
 ) -> Result<Standing, WorkspaceError> {
     let mut record = intent(wish, blueprint)?;
+    let network = wiring::plan(blueprint, wish.id.as_str(), store.places())?;
     let home = store.make(&wish.id)?;
-    match erect(&home, &mut record, blueprint, arrangement, report) {
+    match erect(
+        &home,
+        &mut record,
+        blueprint,
+        arrangement,
+        network.as_ref(),
+        report,
+    ) {
         Ok(made) => Ok(Standing { home, record, made }),
         Err(error) => Err(removing::take_back(home, &record, error, report)),
     }
@@ -169,6 +179,7 @@ pub(super) fn found(
             source,
         })?;
     }
+    wiring::make(home, blueprint)?;
     let enclosure = Enclosure::prepare(&blueprint.cgroup)?;
     for remark in enclosure.remarks() {
         report.warning(remark);
@@ -187,6 +198,7 @@ pub(super) fn erect(
     record: &mut Record,
     blueprint: &Blueprint,
     arrangement: Arrangement,
+    network: Option<&NetworkPlan>,
     report: &dyn Report,
 ) -> Result<Made, WorkspaceError> {
     let mut enclosure = found(home, record, blueprint, report)?;
@@ -216,6 +228,8 @@ pub(super) fn erect(
         record,
         enclosure: &mut enclosure,
         born_there,
+        network,
+        report,
     };
     let made = Container.create(&blueprint.plan, supplies, &mut attendant)?;
     record.init = Some(Life::of(made.handle.pid).map_err(WorkspaceError::probe)?);
@@ -300,16 +314,23 @@ pub(super) fn runtime_hooks(record: &Record, spec: &Spec) -> anyhow::Result<()> 
 }
 
 /// Attends to a workspace while it is made.
-#[derive(Debug)]
 struct Maker<'a> {
     home: &'a Home,
     blueprint: &'a Blueprint,
     record: &'a mut Record,
     enclosure: &'a mut Enclosure,
     born_there: bool,
+    network: Option<&'a NetworkPlan>,
+    report: &'a dyn Report,
 }
 
 impl Attendant for Maker<'_> {
+    fn born(&mut self, pid: i32) -> anyhow::Result<()> {
+        self.network.map_or(Ok(()), |network| {
+            wiring::attach(self.home, network, pid, self.report)
+        })
+    }
+
     fn place(&mut self, pid: i32) -> anyhow::Result<()> {
         if self.born_there {
             return Ok(());

@@ -36,3 +36,4 @@ pub mod starting;
 pub mod store;
 mod streams;
 pub mod terminal;
+mod wiring;

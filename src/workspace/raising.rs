@@ -23,6 +23,7 @@ use crate::workspace::report::Report;
 use crate::workspace::starting;
 use crate::workspace::store;
 use crate::workspace::store::Store;
+use crate::workspace::wiring;
 
 /// A workspace that stands, with its program waiting to be let go by this process.
 #[derive(Debug)]
@@ -242,6 +243,7 @@ impl Workspace {
         removing::after_the_end(Some(&self.record), report);
         self.home.forget(store::SETTLED)?;
         let blueprint = draw(store, wish, report)?;
+        let network = wiring::plan(&blueprint, wish.id.as_str(), store.places())?;
         let created = std::mem::take(&mut self.record.created);
         self.record = making::intent(wish, &blueprint)?;
         self.record.created = created;
@@ -250,6 +252,7 @@ impl Workspace {
             &mut self.record,
             &blueprint,
             arrangement(false),
+            network.as_ref(),
             report,
         );
         match erected {

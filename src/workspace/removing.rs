@@ -29,6 +29,7 @@ use crate::workspace::store;
 use crate::workspace::store::Home;
 use crate::workspace::store::Store;
 use crate::workspace::store::StoreError;
+use crate::workspace::wiring;
 
 /// How long processes that were killed may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -193,6 +194,8 @@ pub(super) fn release(
         watch.end(home, report);
     }
     errors.extend(remove_cgroup(home, record).err());
+    let detached = wiring::detach(home, record);
+    errors.extend(detached.err().map(WorkspaceError::from));
     let class = record.and_then(|record| record.rdt.as_ref());
     errors.extend(class.and_then(|class| Some(rdt::leave(class).err()?.into())));
     errors

@@ -82,7 +82,10 @@ pub(super) fn create(
         clone::spawn(birth, || child.run()).map_err(BackendError::kernel("make the process"))?
     };
     let Spawned { pid, pidfd } = born;
-    let built = build(plan, &here, &pidfd, pid, attendant);
+    let built = attendant
+        .born(pid)
+        .map_err(BackendError::Attendant)
+        .and_then(|()| build(plan, &here, &pidfd, pid, attendant));
     if let Err(error) = built {
         dialogue::end(pidfd.as_fd());
         return Err(error);

@@ -1,0 +1,434 @@
+//! Connects workspaces to networks and takes them off, one at a time.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::network::Attached;
+use crate::network::Places;
+use crate::network::address;
+use crate::network::address::InUse;
+use crate::network::error::NetworkError;
+use crate::network::firewall;
+use crate::network::lease::Lease;
+use crate::network::lease::Leases;
+use crate::network::lease::Register;
+use crate::network::link;
+use crate::network::link::Prefixed;
+use crate::network::port;
+use crate::network::shape;
+use crate::plan::network;
+use crate::plan::network::Link;
+use crate::plan::network::Names;
+use crate::plan::network::NetworkPlan;
+use crate::sys::Errno;
+use crate::sys::route::Route;
+
+type Result<T, E = NetworkError> = std::result::Result<T, E>;
+
+/// Connects the network namespace of process `pid` to the network of `plan`, which is made if it is the first.
+///
+/// When something fails, what was made stays for [`detach`] to undo: whoever calls this calls that then.
+///
+/// # Errors
+///
+/// [`NetworkError`] names the annotation at fault, or what the kernel refused.
+pub fn attach(plan: &NetworkPlan, places: &Places, pid: i32) -> Result<Attached> {
+    shape::check(plan)?;
+    let boot = boot_id()?;
+    let mut leases = Leases::lock(&places.leases)?;
+    let mut register = leases.read(&plan.network, &boot)?;
+    let granted = |register: &Register| register.leases.contains_key(&plan.id);
+    if register.as_ref().is_some_and(granted) {
+        // A workspace of this name has gone without its lease; the directory may go with it.
+        undo(&leases, places, &plan.id, &boot)?;
+        drop(leases);
+        leases = Leases::lock(&places.leases)?;
+        register = leases.read(&plan.network, &boot)?;
+    }
+    let mut route = open()?;
+    let register = match register {
+        Some(register) => register,
+        None => found(plan, places, &leases, &mut route)?,
+    };
+    let mut wiring = Wiring {
+        plan,
+        places,
+        leases: &leases,
+        route: &mut route,
+        register,
+    };
+    wiring.grant()?;
+    let remarks = wiring.make_network()?;
+    let lease = wiring.connect(pid)?;
+    let register = &wiring.register;
+    let others = register.leases.iter().filter(|(id, _)| **id != plan.id);
+    Ok(Attached {
+        addresses: lease.addresses,
+        gateways: gateways(register).map(|(address, _)| address).collect(),
+        neighbours: others
+            .map(|(_, lease)| (lease.hostname.clone(), lease.addresses.clone()))
+            .collect(),
+        remarks,
+    })
+}
+
+/// A network that nobody has used yet.
+fn found(
+    plan: &NetworkPlan,
+    places: &Places,
+    leases: &Leases,
+    route: &mut Route,
+) -> Result<Register> {
+    let boot = boot_id()?;
+    let destinations =
+        link::destinations(route).map_err(NetworkError::kernel("read the routes of the host"))?;
+    let mut used: InUse = address::ways(&destinations);
+    for name in leases.networks()? {
+        let other = leases.read(&name, &boot).ok().flatten();
+        if let Some(register) = other {
+            let six = register.subnet6.map(IpNet::V6);
+            let nets = std::iter::once(IpNet::V4(register.subnet)).chain(six);
+            used.extend(nets.map(|net| (net, format!("network {name}"))));
+        }
+    }
+    let (subnet, subnet6) = address::subnets(plan, &places.root, link::has_ipv6(), &used)?;
+    Ok(Register {
+        network: plan.network.clone(),
+        boot,
+        subnet,
+        subnet6: subnet6.filter(|_| link::has_ipv6()),
+        made: false,
+        firewall: false,
+        shaped: false,
+        last: 1,
+        leases: std::collections::BTreeMap::new(),
+    })
+}
+
+/// One workspace on its way to a network.
+struct Wiring<'a> {
+    plan: &'a NetworkPlan,
+    places: &'a Places,
+    leases: &'a Leases,
+    route: &'a mut Route,
+    register: Register,
+}
+
+impl Wiring<'_> {
+    /// Writes down what the workspace will have.
+    fn grant(&mut self) -> Result<()> {
+        let plan = self.plan;
+        port::check(&plan.publish, &self.register, self.leases)?;
+        let (place, addresses) = address::choose(plan, &self.register)?;
+        let lease = Lease {
+            place,
+            hostname: plan.hostname.clone(),
+            addresses,
+            publish: plan.publish.clone(),
+            shaped: shape::needed(plan),
+        };
+        if !lease.publish.is_empty() && firewall::program().is_none() {
+            return Err(NetworkError::NoNft {
+                port: lease.publish[0].to_string(),
+            });
+        }
+        self.register.last = place;
+        self.register.leases.insert(plan.id.clone(), lease);
+        self.leases.write(&self.register)
+    }
+
+    /// Makes what all workspaces of the network share, as far as it is not there.
+    fn make_network(&mut self) -> Result<Vec<String>> {
+        let mut remarks = Vec::new();
+        let before = self.register.clone();
+        let plan = self.plan;
+        let lost = !self.register.made || self.bridge()?.is_none();
+        if lost {
+            link::remove(self.route, &plan.names.bridge)?;
+            let mac = network::bridge_mac(&self.places.root, &plan.network);
+            let addresses: Vec<Prefixed> = gateways(&self.register).collect();
+            link::make_bridge(self.route, plan, mac, &addresses)?;
+            self.register.made = true;
+            self.register.firewall = false;
+        }
+        if firewall::program().is_none() {
+            if lost {
+                remarks.push(format!(
+                    "ignoring that network {} reaches nothing beyond this host: the program nft is missing; install nftables",
+                    plan.network
+                ));
+            }
+        } else if !self.register.firewall {
+            firewall::make(&plan.names, &self.register)?;
+            self.register.firewall = true;
+            self.publish_again()?;
+        }
+        if shape::needed(plan) && !self.register.shaped {
+            shape::make_queues(self.route, plan)?;
+            self.register.shaped = true;
+        }
+        if self.register != before {
+            self.leases.write(&self.register)?;
+        }
+        Ok(remarks)
+    }
+
+    /// The number of the bridge, if it is there.
+    fn bridge(&mut self) -> Result<Option<u32>> {
+        match self.route.index_of(&self.plan.names.bridge) {
+            Ok(index) => Ok(Some(index)),
+            Err(Errno::NODEV) => Ok(None),
+            Err(errno) => Err(NetworkError::kernel("find the bridge")(errno)),
+        }
+    }
+
+    /// A table that was made anew has none of the ports of those who were there before.
+    fn publish_again(&self) -> Result<()> {
+        let others = self.register.leases.iter();
+        let others = others.filter(|(id, lease)| **id != self.plan.id && !lease.publish.is_empty());
+        for (_, lease) in others {
+            firewall::publish(&self.plan.names, &self.register, lease)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the link, its rates, what is inside, and at last the ports.
+    fn connect(&mut self, pid: i32) -> Result<Lease> {
+        let plan = self.plan;
+        let lease = self.register.leases.get(&plan.id).cloned();
+        let lease = lease.unwrap_or_default();
+        let bridge = self.bridge()?;
+        let bridge = bridge
+            .ok_or(Errno::NODEV)
+            .map_err(NetworkError::kernel("find the bridge"))?;
+        link::make_pair(self.route, plan, bridge, pid)?;
+        if lease.shaped {
+            shape::shape(self.route, plan, lease.place)?;
+        }
+        let addresses: Vec<Prefixed> = lease
+            .addresses
+            .iter()
+            .map(|address| (*address, length_of(*address, &self.register)))
+            .collect();
+        let gateways: Vec<IpAddr> = gateways(&self.register)
+            .map(|(address, _)| address)
+            .collect();
+        link::furnish(pid, &addresses, &gateways)?;
+        if !lease.publish.is_empty() {
+            firewall::publish(&plan.names, &self.register, &lease)?;
+        }
+        Ok(lease)
+    }
+}
+
+/// Takes a workspace off its network, and removes the network with its last workspace. What is not there is away
+/// already: this may be repeated, and needs nothing but the names.
+///
+/// # Errors
+///
+/// Everything that could not be undone; the rest is.
+pub fn detach(id: &str, places: &Places) -> Result<()> {
+    match Leases::lock_present(&places.leases)? {
+        Some(leases) => undo(&leases, places, id, &boot_id()?),
+        // Without a directory there is no lease, and no link was made without one.
+        None => Ok(()),
+    }
+}
+
+fn undo(leases: &Leases, places: &Places, id: &str, boot: &str) -> Result<()> {
+    let mut route = open()?;
+    let mut errors = Vec::new();
+    errors.extend(link::remove(&mut route, &Link::of(&places.root, id).name).err());
+    for name in leases.networks()? {
+        match leases.read(&name, boot) {
+            Ok(Some(register))
+                if register.leases.contains_key(id) || register.leases.is_empty() =>
+            {
+                errors.extend(leave(register, leases, places, id, &mut route).err());
+            }
+            Ok(_) => {}
+            // It cannot be said who has what there: `net rm --force` is for that.
+            Err(NetworkError::Damaged { .. }) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    leases.tidy();
+    NetworkError::all(errors)
+}
+
+/// Takes a workspace's ports, rates and lease away, and then the network if nobody is left.
+fn leave(
+    mut register: Register,
+    leases: &Leases,
+    places: &Places,
+    id: &str,
+    route: &mut Route,
+) -> Result<()> {
+    let names = Names::of(&places.root, &register.network);
+    let lease = register.leases.get(id).cloned().unwrap_or_default();
+    let mut others = register.leases.clone();
+    others.remove(id);
+    if others.is_empty() {
+        return dissolve(&register.network, leases, &names, route);
+    }
+    let mut errors = Vec::new();
+    if lease.shaped {
+        errors.extend(shape::unshape(route, [&names.towards, &names.from], lease.place).err());
+    }
+    if !lease.publish.is_empty() && register.firewall {
+        errors.extend(firewall::withdraw(&names, &register, &lease).err());
+    }
+    if errors.is_empty() {
+        register.leases = others;
+        errors.extend(leases.write(&register).err());
+    }
+    NetworkError::all(errors)
+}
+
+/// Removes all that a network is on the host, and forgets it.
+fn dissolve(network: &str, leases: &Leases, names: &Names, route: &mut Route) -> Result<()> {
+    let mut errors = Vec::new();
+    if firewall::program().is_some() {
+        errors.extend(firewall::remove(names).err());
+    }
+    for name in [&names.towards, &names.from, &names.bridge] {
+        errors.extend(link::remove(route, name).err());
+    }
+    if errors.is_empty() {
+        errors.extend(leases.forget(network).err());
+    }
+    NetworkError::all(errors)
+}
+
+/// All networks of a state root, by name.
+///
+/// # Errors
+///
+/// Fails when the leases cannot be read; networks whose file is damaged are among the errors.
+pub fn list(places: &Places) -> Result<Vec<Register>> {
+    let Some(leases) = Leases::lock_present(&places.leases)? else {
+        return Ok(Vec::new());
+    };
+    let boot = boot_id()?;
+    let registers = leases.networks()?;
+    let registers = registers.iter().map(|name| leases.read(name, &boot));
+    Ok(registers
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+        .collect())
+}
+
+/// One network.
+///
+/// # Errors
+///
+/// [`NetworkError::Missing`] when there is none of that name.
+pub fn inspect(name: &str, places: &Places) -> Result<Register> {
+    let leases = Leases::lock_present(&places.leases)?;
+    let boot = boot_id()?;
+    let register = leases.map(|leases| leases.read(name, &boot)).transpose()?;
+    register.flatten().ok_or_else(|| NetworkError::Missing {
+        network: name.to_owned(),
+    })
+}
+
+/// Removes a network. With `force` the links of those who use it go too; they stay without a network.
+///
+/// # Errors
+///
+/// [`NetworkError::InUse`] without `force`, [`NetworkError::Missing`] when there is none.
+pub fn remove(name: &str, places: &Places, force: bool) -> Result<()> {
+    let missing = || NetworkError::Missing {
+        network: name.to_owned(),
+    };
+    let leases = Leases::lock_present(&places.leases)?.ok_or_else(missing)?;
+    let names = Names::of(&places.root, name);
+    let mut route = open()?;
+    let register = match leases.read(name, &boot_id()?) {
+        Err(NetworkError::Damaged { .. }) if force => None,
+        answer => Some(answer?.ok_or_else(missing)?),
+    };
+    let holders: Vec<String> = register
+        .iter()
+        .flat_map(|register| register.leases.keys().cloned())
+        .collect();
+    if !force && !holders.is_empty() {
+        return Err(NetworkError::InUse {
+            network: name.to_owned(),
+            holders,
+        });
+    }
+    let mut errors = Vec::new();
+    for id in &holders {
+        errors.extend(link::remove(&mut route, &Link::of(&places.root, id).name).err());
+    }
+    let left = link::remove_users(&mut route, &names.bridge);
+    errors.extend(left.err());
+    errors.extend(dissolve(name, &leases, &names, &mut route).err());
+    NetworkError::all(errors)
+}
+
+/// Takes everybody off who is not among `live`, and removes networks that nobody uses; gives who and what went.
+///
+/// # Errors
+///
+/// Everything that could not be undone; the rest is.
+pub fn collect(places: &Places, live: &BTreeSet<String>) -> Result<Vec<String>> {
+    let Some(leases) = Leases::lock_present(&places.leases)? else {
+        return Ok(Vec::new());
+    };
+    let boot = boot_id()?;
+    let mut gone = Vec::new();
+    let mut errors = Vec::new();
+    for name in leases.networks()? {
+        let register = match leases.read(&name, &boot) {
+            Ok(Some(register)) => register,
+            Ok(None) => continue,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
+        let dead = register.leases.keys().filter(|id| !live.contains(*id));
+        let dead: Vec<String> = dead.cloned().collect();
+        for id in &dead {
+            errors.extend(undo(&leases, places, id, &boot).err());
+            gone.push(format!("lease of {id} on network {name}"));
+        }
+        if register.leases.is_empty() {
+            let names = Names::of(&places.root, &name);
+            errors.extend(dissolve(&name, &leases, &names, &mut open()?).err());
+            gone.push(format!("network {name}"));
+        }
+    }
+    leases.tidy();
+    NetworkError::all(errors).map(|()| gone)
+}
+
+/// The addresses of a network's bridge.
+fn gateways(register: &Register) -> impl Iterator<Item = Prefixed> {
+    let six = register.subnet6.map(IpNet::V6);
+    let nets = std::iter::once(IpNet::V4(register.subnet)).chain(six);
+    nets.map(|net| (link::first_of(net.network()), net.prefix_len()))
+}
+
+fn length_of(address: IpAddr, register: &Register) -> u8 {
+    match address {
+        IpAddr::V4(_) => register.subnet.prefix_len(),
+        IpAddr::V6(_) => register.subnet6.map_or(64, |subnet| subnet.prefix_len()),
+    }
+}
+
+fn open() -> Result<Route> {
+    Route::open().map_err(NetworkError::kernel("open a netlink socket"))
+}
+
+/// The kernel's id of the present uptime.
+fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let id = std::fs::read_to_string(path).map_err(NetworkError::file("read", path))?;
+    Ok(id.trim().to_owned())
+}

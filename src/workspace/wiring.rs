@@ -1,0 +1,275 @@
+//! A workspace's place on a network: made when its namespaces stand, undone when it goes; and the files that tell its
+//! programs of it.
+//!
+//! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are files in the workspace's home that are mounted over those
+//! of its root, but where the bundle mounts something itself. They belong to the workspace, which may write to them.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+use crate::network;
+use crate::network::Attached;
+use crate::network::NetworkError;
+use crate::network::Places;
+use crate::plan::network::Capacity;
+use crate::plan::network::NetworkPlan;
+use crate::spec::Spec;
+use crate::spec::asked::Asked;
+use crate::spec::asked::Bridged;
+use crate::spec::asked::Network;
+use crate::spec::mounts::Mount;
+use crate::spec::quantity;
+use crate::sys::Errno;
+use crate::workspace::blueprint::Blueprint;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::record::Record;
+use crate::workspace::report::Report;
+use crate::workspace::root::StateRoot;
+use crate::workspace::store::Home;
+
+/// The directory in the workspace's home.
+const DIRECTORY: &str = "network";
+/// The files in it, which go by the same name below `/etc`.
+const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+/// Where a host whose resolver is a program of its own keeps the real ones.
+const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
+
+/// The place on a bridge that is asked for.
+pub(super) fn asked_for(asked: &Asked) -> Option<&Bridged> {
+    match &asked.network {
+        Some(Network::Bridge(bridged)) => Some(bridged),
+        Some(Network::None | Network::Host) | None => None,
+    }
+}
+
+/// Completes the configuration of a workspace at `home` that will be on a bridge: where its files will be mounted.
+pub(super) fn prepare(spec: &mut Spec, asked: &Asked, home: &Path) {
+    if asked_for(asked).is_none() {
+        return;
+    }
+    for name in FILES {
+        let destination = Path::new("/etc").join(name);
+        let covered = spec.mounts.iter().any(|mount| {
+            let own = Path::new("/").join(&mount.destination);
+            own == destination || own == Path::new("/etc")
+        });
+        if covered {
+            continue;
+        }
+        spec.mounts.push(Mount {
+            destination,
+            kind: "bind".to_owned(),
+            source: home.join(DIRECTORY).join(name).display().to_string(),
+            options: ["bind", "nosuid", "noexec", "nodev"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..Mount::default()
+        });
+    }
+}
+
+/// Makes the files that [`prepare`] promised, as far as they are known yet.
+pub(super) fn make(home: &Home, blueprint: &Blueprint) -> Result<(), WorkspaceError> {
+    if asked_for(&blueprint.asked).is_none() {
+        return Ok(());
+    }
+    let failed = |source| WorkspaceError::Kernel {
+        what: "make the files of the network",
+        source,
+    };
+    match rustix::fs::mkdirat(home, DIRECTORY, Mode::from(0o755)) {
+        // It is made again after it was reset.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed(errno)),
+    }
+    let hostname = format!("{}\n", hostname(&blueprint.spec));
+    let texts = [hosts(None, ""), hostname, resolvers()];
+    for (name, text) in FILES.iter().zip(texts) {
+        write(home, name, &text).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// What will be made of the network; nothing when it is not ours to make.
+pub(super) fn plan(
+    blueprint: &Blueprint,
+    id: &str,
+    places: &StateRoot,
+) -> Result<Option<NetworkPlan>, WorkspaceError> {
+    let Some(bridged) = asked_for(&blueprint.asked) else {
+        return Ok(None);
+    };
+    let name = hostname(&blueprint.spec);
+    let name = if name.is_empty() { id } else { name };
+    let mut plan = NetworkPlan::of(bridged, id, name, &places.path);
+    plan.capacity = capacity(&places.host, &bridged.bridge)?;
+    Ok(Some(plan))
+}
+
+/// Connects the workspace whose first process is `pid`, and tells its programs of it.
+pub(super) fn attach(
+    home: &Home,
+    plan: &NetworkPlan,
+    pid: i32,
+    report: &dyn Report,
+) -> anyhow::Result<()> {
+    let attached = network::attach(plan, &places_of(home), pid)?;
+    for remark in &attached.remarks {
+        report.warning(remark);
+    }
+    write(home, "hosts", &hosts(Some(&attached), &plan.hostname))?;
+    Ok(())
+}
+
+/// Undoes all of it. Without a record the names are enough; with one that asks for no bridge there is nothing to undo.
+pub(super) fn detach(home: &Home, record: Option<&Record>) -> Result<(), NetworkError> {
+    let without = record.is_some_and(|record| {
+        Asked::of(&record.annotations).is_ok_and(|asked| asked_for(&asked).is_none())
+    });
+    let id = home.path().file_name().and_then(|id| id.to_str());
+    match id {
+        Some(id) if !without => network::detach(id, &places_of(home)),
+        _ => Ok(()),
+    }
+}
+
+/// Where the networks of the state root are that a workspace belongs to.
+fn places_of(home: &Home) -> Places {
+    let root = home.path().parent().unwrap_or(home.path());
+    Places {
+        root: root.to_owned(),
+        leases: root.join("@networks"),
+    }
+}
+
+/// What the administrator says a network carries.
+fn capacity(file: &Path, network: &str) -> Result<Option<Capacity>, WorkspaceError> {
+    let text = match std::fs::read_to_string(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        answer => answer.map_err(|source| WorkspaceError::Unreadable {
+            path: file.to_owned(),
+            source,
+        })?,
+    };
+    let table: toml::Table =
+        text.parse()
+            .map_err(|error: toml::de::Error| WorkspaceError::Unreadable {
+                path: file.to_owned(),
+                source: std::io::Error::other(error.message().to_owned()),
+            })?;
+    let own = table
+        .get("network")
+        .and_then(|networks| networks.get(network));
+    let rate = |direction| {
+        let rate = own?.get(direction)?.as_str()?;
+        quantity::bits_per_second(rate)
+    };
+    Ok(rate("in")
+        .zip(rate("out"))
+        .map(|(in_bps, out_bps)| Capacity { in_bps, out_bps }))
+}
+
+fn hostname(spec: &Spec) -> &str {
+    &spec.hostname
+}
+
+/// The names that are known inside: its own, and those of the others that are on the network already.
+fn hosts(attached: Option<&Attached>, own: &str) -> String {
+    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    let Some(attached) = attached else {
+        return text;
+    };
+    let mut line = |address: &IpAddr, name: &str| text.push_str(&format!("{address}\t{name}\n"));
+    for address in &attached.addresses {
+        line(address, own);
+    }
+    for (name, addresses) in &attached.neighbours {
+        for address in addresses {
+            line(address, name);
+        }
+    }
+    text
+}
+
+/// The host's resolvers, but for those that only the host itself can reach.
+fn resolvers() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let own = reachable(&read("/etc/resolv.conf"));
+    if own.contains("nameserver") {
+        return own;
+    }
+    let upstream = reachable(&read(UPSTREAM));
+    if upstream.contains("nameserver") {
+        upstream
+    } else {
+        own
+    }
+}
+
+fn reachable(text: &str) -> String {
+    let local = |line: &&str| {
+        let mut words = line.split_ascii_whitespace();
+        let address = words
+            .next()
+            .filter(|word| *word == "nameserver")
+            .and_then(|_| words.next())
+            .and_then(|word| word.parse::<IpAddr>().ok());
+        address.is_some_and(|address| address.is_loopback())
+    };
+    let lines = text
+        .lines()
+        .filter(|line| !local(line) && !line.starts_with('#'));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// Writes a file in place: it may be mounted somewhere already. Whoever runs inside may read it.
+fn write(home: &Home, name: &str, text: &str) -> Result<(), Errno> {
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let path = Path::new(DIRECTORY).join(name);
+    let file = rustix::fs::openat(home, &path, flags, Mode::from(0o644))?;
+    std::io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes())
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers_that_only_the_host_can_reach_are_left_out() {
+        let text = "# made by\nsearch example.org\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 192.0.2.1\n";
+        assert_eq!(
+            reachable(text),
+            "search example.org\nnameserver 192.0.2.1\n"
+        );
+    }
+
+    #[test]
+    fn a_workspace_knows_itself_and_the_others_by_name() {
+        let attached = Attached {
+            addresses: vec!["10.0.0.3".parse().unwrap()],
+            gateways: Vec::new(),
+            neighbours: vec![("db".to_owned(), vec!["10.0.0.2".parse().unwrap()])],
+            remarks: Vec::new(),
+        };
+        let text = hosts(Some(&attached), "web");
+        assert!(text.ends_with("10.0.0.3\tweb\n10.0.0.2\tdb\n"), "{text}");
+    }
+
+    #[test]
+    fn what_a_network_carries_is_the_administrators_word() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("host.toml");
+        assert_eq!(capacity(&file, "lan").unwrap(), None);
+        std::fs::write(&file, "[network.lan]\nin = \"1gbit\"\nout = \"100mbit\"\n").unwrap();
+        let found = capacity(&file, "lan").unwrap().unwrap();
+        assert_eq!((found.in_bps, found.out_bps), (1_000_000_000, 100_000_000));
+        assert_eq!(capacity(&file, "other").unwrap(), None);
+        std::fs::write(&file, "network =").unwrap();
+        assert!(capacity(&file, "lan").is_err());
+    }
+}
