@@ -56,14 +56,15 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// [`DocumentError`] when neither the document nor an image names a program, or when a rate is asked of a root
-    /// filesystem that is on no block device.
+    /// [`DocumentError`] when neither the document nor an image names a program, when a rate is asked of a root
+    /// filesystem that is on no block device, and for whatever was changed since it was read and now means nothing.
     pub fn compile(&self, around: &Surroundings) -> Result<Spec, DocumentError> {
         self.compiled(around)
             .map_err(|fault| self.origin.place(fault))
     }
 
     fn compiled(&self, around: &Surroundings) -> Result<Spec, Fault> {
+        self.check()?;
         let mut spec = Spec::starter();
         spec.oci_version = OCI_VERSION.to_owned();
         spec.root = Root {

@@ -68,12 +68,17 @@ impl Format {
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// The workspace's name, an id of at most 64 bytes: letters, digits, `_`, `+`, `-` and dots.
-    #[schemars(with = "String", length(min = 1, max = 64))]
+    #[schemars(
+        with = "String",
+        length(max = 64),
+        regex(pattern = r"^[a-zA-Z0-9_+-][a-zA-Z0-9_+.-]*$")
+    )]
     pub name: ContainerId,
     /// Which wall it is put behind. `--isolation` on the command line wins; without either it is `container`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
     /// What becomes `/`: a directory, relative to the document, or an OCI image.
+    #[schemars(length(min = 1))]
     pub rootfs: String,
     /// Whether nothing in it may be changed.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -86,12 +91,14 @@ pub struct Document {
     pub env: BTreeMap<String, String>,
     /// Where the program starts, absolute inside; the image's directory or `/` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^/"))]
     pub cwd: Option<PathBuf>,
     /// Who it runs as; the image's user or `0:0` when absent. A group that is not given is 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<Who>,
     /// The host name inside; the workspace's name when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), regex(pattern = r"^[a-zA-Z0-9_+.-]+$"))]
     pub hostname: Option<String>,
     /// How many processes and threads there may be; absent means as many as the host has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,8 +152,10 @@ impl PartialEq for Origin {
 #[serde(deny_unknown_fields)]
 pub struct Mount {
     /// What is shown, relative to the document.
+    #[schemars(length(min = 1))]
     pub source: PathBuf,
     /// Where, absolute inside.
+    #[schemars(regex(pattern = "^/."))]
     pub target: PathBuf,
     /// Whether it may be written.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -239,6 +248,7 @@ pub struct Flow {
 pub struct Network {
     /// The bridge that it is on, shared with all who name it; or `none`, `host`, or the path of a network namespace.
     #[serde(default = "default_bridge")]
+    #[schemars(regex(pattern = "^(/.+|[a-zA-Z0-9_-]{1,32})$"))]
     pub bridge: String,
     /// The addresses it must have; `auto` takes the next free ones.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -312,6 +322,7 @@ pub struct Machine {
     pub vcpus: Option<u32>,
     /// What boots in it: `default`, or a kernel image, relative to the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
     pub kernel: Option<String>,
 }
 

@@ -112,6 +112,15 @@ const LIMITS: &str = "150000 100000\n16777216\n50331648\n67108864\n0\n1\n64\n";
 fn the_limits_of_a_document_hold_under_every_runtime() {
     need!(root, limits, runc, crun);
     let home = Home::new();
+    let (bundle, name) = (Bundle::new(&["/bin/true"]), home.id());
+    compiled(&home, &bundle, &name, LIMITED);
+    let run = [
+        "run".as_ref(),
+        "-b".as_ref(),
+        bundle.path().as_os_str(),
+        name.as_ref(),
+    ];
+    assert_eq!(home.bulkhead(run).ok(), LIMITS);
     for runtime in ["runc", "crun"] {
         let (bundle, name) = (Bundle::new(&["/bin/true"]), home.id());
         compiled(&home, &bundle, &name, LIMITED);

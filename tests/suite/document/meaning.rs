@@ -244,6 +244,15 @@ fn a_rate_of_a_root_on_no_disk_is_refused_with_its_line() {
     );
 }
 
+#[test]
+fn a_document_that_was_changed_is_checked_again() {
+    let mut changed = document("");
+    changed.name = "n".repeat(65).parse().unwrap();
+    let refused = changed.compile(&surroundings()).unwrap_err().to_string();
+    let expected = "web.toml:1: name: expected a name of at most 64 bytes, found 65 bytes";
+    assert_eq!(refused, expected);
+}
+
 fn pair<T: Clone + Ord + std::fmt::Debug>(
     amounts: impl Strategy<Value = T>,
 ) -> impl Strategy<Value = (Option<T>, Option<T>)> {
