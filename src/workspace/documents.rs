@@ -13,11 +13,11 @@ use crate::spec::workspace::Document;
 use crate::spec::workspace::DocumentError;
 use crate::spec::workspace::Format;
 use crate::spec::workspace::Surroundings;
-use crate::workspace::error::WorkspaceError;
 use crate::workspace::image_user;
 use crate::workspace::report::Report;
 use crate::workspace::root::StateRoot;
 use crate::workspace::rootfs;
+use crate::workspace::rootfs::RootfsError;
 
 /// The largest document that is read: far more than any has, and little to hold.
 const LARGEST: u64 = 1 << 20;
@@ -59,7 +59,7 @@ pub enum LoadError {
         /// The file and the line.
         place: String,
         /// Why.
-        source: Box<WorkspaceError>,
+        source: Box<RootfsError>,
     },
     /// What it says is wrong.
     #[error(transparent)]
@@ -131,7 +131,7 @@ impl Loaded {
         let found = rootfs::resolve(&self.document.rootfs, &self.base, root, report);
         let found = found.map_err(|source| LoadError::Rootfs {
             place: self.document.place("rootfs"),
-            source: Box::new(source.into()),
+            source: Box::new(source),
         })?;
         let image = found
             .image
@@ -163,18 +163,40 @@ impl Loaded {
 /// The disk that a directory, or the nearest directory above it that is there, is on; none where that is no disk.
 fn device_of(path: &Path) -> Option<(i64, i64)> {
     let here = path.ancestors().find_map(|above| above.metadata().ok())?;
-    let (major, minor) = (
-        rustix::fs::major(here.dev()).into(),
-        rustix::fs::minor(here.dev()).into(),
-    );
+    let (major, minor) = (rustix::fs::major(here.dev()), rustix::fs::minor(here.dev()));
+    disk((major.into(), minor.into()))
+}
+
+/// The whole disk of a block device: rates are not kept for partitions (`io.max`).
+fn disk((major, minor): (i64, i64)) -> Option<(i64, i64)> {
     let known = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
-    // Rates are kept for whole disks (`io.max` refuses partitions).
-    match known.join("partition").exists() {
-        true => {
-            let text = std::fs::read_to_string(known.join("../dev")).ok()?;
-            let (major, minor) = text.trim().split_once(':')?;
-            Some((major.parse().ok()?, minor.parse().ok()?))
+    if !known.join("partition").exists() {
+        return known.exists().then_some((major, minor));
+    }
+    let text = std::fs::read_to_string(known.join("../dev")).ok()?;
+    let (major, minor) = text.trim().split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_memory_is_on_no_disk() {
+        assert_eq!(device_of(Path::new("/proc")), None);
+        assert_eq!(device_of(Path::new("/dev/shm/not/there/yet")), None);
+    }
+
+    #[test]
+    fn a_disk_is_named_whole_and_never_by_a_partition() {
+        for entry in std::fs::read_dir("/sys/class/block").into_iter().flatten() {
+            let path = entry.unwrap().path();
+            let number = std::fs::read_to_string(path.join("dev")).unwrap();
+            let (major, minor) = number.trim().split_once(':').unwrap();
+            let found = disk((major.parse().unwrap(), minor.parse().unwrap())).unwrap();
+            let named = PathBuf::from(format!("/sys/dev/block/{}:{}", found.0, found.1));
+            assert!(named.exists() && !named.join("partition").exists());
         }
-        false => known.exists().then_some((major, minor)),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::tree::line_of;
+use super::tree::Lines;
+use super::tree::shortened;
 
 /// Why a document was refused. The text is one line that starts with the place:
 /// `web.toml:12: network.in.limit: expected a rate such as 10mbit, found "fast"`.
@@ -59,13 +60,22 @@ impl fmt::Display for DocumentError {
             write!(out, ":{line}")?;
         }
         if !self.key.is_empty() {
-            write!(out, ": {}", self.key)?;
+            write!(out, ": {}", harmless(&self.key))?;
         }
         write!(out, ": {}", self.problem)
     }
 }
 
 impl std::error::Error for DocumentError {}
+
+/// A key as a terminal may be shown it: keys that nobody knows come from anywhere.
+fn harmless(key: &str) -> String {
+    let escaped = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    shortened(key).chars().map(escaped).collect()
+}
 
 /// A fault on its way up to the file that it is in: the key path grows, the place is that of the innermost value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +135,7 @@ impl Fault {
         let offset = self.offset.filter(|_| !absent);
         DocumentError {
             file: file.to_owned(),
-            line: offset.map(|offset| line_of(text, offset)),
+            line: offset.map(|offset| Lines::of(text).at(offset)),
             key: self.key,
             problem: self.problem,
         }

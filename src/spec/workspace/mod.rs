@@ -361,11 +361,12 @@ impl Document {
         let tree = tree.map_err(placed)?;
         let mut document =
             Self::deserialize(&tree).map_err(|fault| placed(fault.not_of_a_table()))?;
-        let lines = tree.places().into_iter();
+        let places = tree.places().into_iter();
+        let lines = tree::Lines::of(text);
         document.origin = Origin {
             file: file.to_owned(),
-            lines: lines
-                .map(|(key, offset)| (key, tree::line_of(text, offset)))
+            lines: places
+                .map(|(key, offset)| (key, lines.at(offset)))
                 .collect(),
         };
         document

@@ -95,8 +95,17 @@ impl Node {
     }
 }
 
-/// The line that a byte is in, from 1.
-pub(super) fn line_of(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().iter().take(offset);
-    before.filter(|byte| **byte == b'\n').count() + 1
+/// Where each line of a text begins.
+pub(super) struct Lines(Vec<usize>);
+
+impl Lines {
+    pub(super) fn of(text: &str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        Self(ends.map(|(end, _)| end + 1).collect())
+    }
+
+    /// The line that a byte is in, from 1.
+    pub(super) fn at(&self, offset: usize) -> usize {
+        self.0.partition_point(|start| *start <= offset) + 1
+    }
 }

@@ -109,3 +109,24 @@ fn values_too_deep_for_any_document_are_refused_and_not_followed() {
     let refused = Document::read(&deep, Format::Toml, "deep.toml").unwrap_err();
     assert!(refused.to_string().ends_with("levels deep"), "{refused}");
 }
+
+#[test]
+fn a_key_is_told_without_what_it_would_do_to_a_terminal() {
+    let refused = Document::read("\"\\u001b[2J\" = 1", Format::Toml, "odd.toml").unwrap_err();
+    let said = refused.to_string();
+    assert!(
+        said.starts_with("odd.toml:1: \\u{1b}[2J: unknown key; "),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_long_document_is_read_in_time() {
+    let lines = (0..20_000).map(|number| format!("K{number} = \"v\"\n"));
+    let text = format!(
+        "name = \"n\"\nrootfs = \"r\"\n[env]\n{}",
+        lines.collect::<String>()
+    );
+    let read = Document::read(&text, Format::Toml, "long.toml").unwrap();
+    assert_eq!(read.place("env.K19999"), "long.toml:20003");
+}
