@@ -17,6 +17,7 @@ mod events;
 mod exec;
 mod features;
 mod host;
+mod images;
 mod kill;
 mod list;
 mod making;
@@ -90,6 +91,7 @@ enum Command {
     Schema(schema::Args),
     Features(features::Args),
     Host(host::Args),
+    Images(images::Args),
     Completion(completion::Args),
     Man(man::Args),
 }
@@ -194,6 +196,7 @@ fn dispatch(command: &Command, session: &Session) -> anyhow::Result<ExitCode> {
         Command::Schema(args) => schema::run(args),
         Command::Features(args) => features::run(args, session),
         Command::Host(args) => host::run(args, session),
+        Command::Images(args) => images::run(args, session),
         Command::Completion(args) => completion::run(args, session),
         Command::Man(args) => man::run(args, session),
     }

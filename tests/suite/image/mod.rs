@@ -1,3 +1,8 @@
 //! Root filesystems that are shared: writable layers above them, and images that are unpacked to become one.
 
+mod builder;
+mod choosing;
+mod hostile;
 mod overlay;
+mod shared;
+mod unpack;
