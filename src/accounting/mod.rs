@@ -13,6 +13,7 @@ mod error;
 pub mod ledger;
 pub mod meter;
 pub mod moment;
+pub mod openmetrics;
 mod reading;
 pub mod usage;
 

@@ -1,5 +1,6 @@
 //! What the host as a whole has done up to one moment: the other half of every share.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -31,8 +32,7 @@ impl Moment {
     /// Looks at the host now.
     #[must_use]
     pub fn look() -> Self {
-        let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-        let (busy_us, softirq_us) = processors(&stat);
+        let (busy_us, softirq_us) = processors(&first_line("/proc/stat"));
         let softnet = std::fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
         Self {
             clock_us: clock_us(),
@@ -49,6 +49,14 @@ fn clock_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default() / 1000
+}
+
+/// The first line of a file whose others are many.
+fn first_line(path: &str) -> String {
+    let mut some = [0; 256];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut some));
+    let line = some[..read.unwrap_or_default()].split(|byte| *byte == b'\n');
+    String::from_utf8_lossy(line.into_iter().next().unwrap_or_default()).into_owned()
 }
 
 /// Time busy, and in soft interrupts, from the first line: `cpu user nice system idle iowait irq softirq steal …`.

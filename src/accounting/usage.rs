@@ -266,6 +266,22 @@ pub struct Energy {
     pub package_uj: u64,
 }
 
+impl Usage {
+    /// A figure of all its block devices together; none when they are not counted.
+    #[must_use]
+    pub fn of_devices(&self, figure: fn(&Device) -> u64) -> Option<u64> {
+        let devices = self.io.as_ref()?.devices.values();
+        Some(devices.map(figure).sum())
+    }
+
+    /// A figure of all its interfaces together; none when it has no network of its own.
+    #[must_use]
+    pub fn of_links(&self, figure: fn(&Link) -> u64) -> Option<u64> {
+        let links = self.network.as_ref()?.values();
+        Some(links.map(figure).sum())
+    }
+}
+
 impl How {
     /// The word in documents.
     #[must_use]

@@ -16,9 +16,11 @@ mod delete;
 mod events;
 mod exec;
 mod features;
+mod figures;
 mod host;
 mod images;
 mod kill;
+mod ledger;
 mod list;
 mod making;
 mod man;
@@ -34,7 +36,9 @@ mod spec;
 mod start;
 mod state;
 mod table;
+mod top;
 mod update;
+mod usage;
 mod version;
 mod wait;
 
@@ -76,6 +80,9 @@ enum Command {
     List(list::Args),
     Ps(ps::Args),
     Events(events::Args),
+    Usage(usage::Args),
+    Top(top::Args),
+    Ledger(ledger::Args),
     Update(update::Args),
     Pause(pause::Args),
     Resume(resume::Args),
@@ -182,6 +189,9 @@ fn dispatch(command: &Command, session: &Session) -> anyhow::Result<ExitCode> {
         Command::List(args) => list::run(args, session),
         Command::Ps(args) => ps::run(args, session),
         Command::Events(args) => events::run(args, session),
+        Command::Usage(args) => usage::run(args, session),
+        Command::Top(args) => top::run(args, session),
+        Command::Ledger(args) => ledger::run(args, session),
         Command::Update(args) => update::run(args, session),
         Command::Pause(args) => pause::run(args, session),
         Command::Resume(args) => resume::run(args, session),

@@ -22,6 +22,7 @@ const OF_THREADS: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
 pub(super) fn make(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<(Group, Vec<String>)> {
     let root = root(mount)?;
     let made = make_path(&root, mount, path, &plan.limits.controllers)?;
+    count(&root, path, &plan.counted);
     equip(&root, mount, path, plan).inspect_err(|_| {
         for path in made.iter().rev() {
             // What cannot be removed has become somebody else's.
@@ -47,9 +48,26 @@ pub(super) fn finish(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<(Gr
             .iter()
             .try_for_each(|here| enable(&root, mount, here, &plan.limits.controllers))?;
     }
+    count(&root, path, &plan.counted);
     let group = open(&root, path).map_err(|source| failed("open", mount, path, source))?;
     let remarks = limit(&group, mount, path, plan)?;
     Ok((group, remarks))
+}
+
+/// Enables the controllers that only count, one by one: what cannot be had is done without.
+fn count(root: &Group, path: &Path, controllers: &BTreeSet<String>) {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if gives(root, parent, controllers) {
+        return;
+    }
+    let mut on_the_way: Vec<&Path> = parent.ancestors().collect();
+    on_the_way.reverse();
+    for group in on_the_way.iter().filter_map(|here| open(root, here).ok()) {
+        for name in missing(&group, controllers) {
+            let enabled = group.write("cgroup.subtree_control", &format!("+{name}"));
+            enabled.unwrap_or_default();
+        }
+    }
 }
 
 /// Finds a group; none if it is gone.

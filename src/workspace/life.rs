@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -93,8 +94,12 @@ impl Life {
 /// The kernel's id of this uptime; empty where `/proc` does not have it.
 #[must_use]
 pub fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim_end().to_owned()
+    static ID: OnceLock<String> = OnceLock::new();
+    let read = || {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim_end().to_owned()
+    };
+    ID.get_or_init(read).clone()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! [`FULL`] bytes is followed by a new one, and of [`KEPT`] files the oldest goes.
 
 pub mod entry;
+pub mod sums;
 
 use std::fs::File;
 use std::io::BufRead;
@@ -222,6 +223,10 @@ impl Ledger {
             .sync_data()
             .map_err(failed("write to", &opened.0))?;
         let next = self.appended(last + 1)?;
+        // The name of a new file is as durable as what will be in it.
+        File::open(&self.directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(failed("write to", &self.directory))?;
         let old = numbers.len().saturating_sub(self.kept - 1);
         for number in &numbers[..old] {
             let path = self.file(*number);

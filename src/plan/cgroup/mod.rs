@@ -17,6 +17,7 @@ mod place;
 pub mod unit;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 pub use error::CgroupError;
 pub use limits::CgroupWrite;
@@ -30,6 +31,7 @@ pub use place::expand_slice;
 
 use crate::host::Host;
 use crate::spec::Spec;
+use crate::spec::asked;
 use crate::spec::resources::Resources;
 
 /// Who makes the cgroup.
@@ -93,6 +95,9 @@ pub struct CgroupPlan {
     pub place: Place,
     /// What it may use.
     pub limits: Limits,
+    /// The controllers that count what is billed; one that cannot be enabled counts nothing.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub counted: BTreeSet<String>,
     /// What the scope is besides its limits; empty if there is none.
     pub properties: Vec<unit::Property>,
     /// The user of the host who is given the cgroup, when the workspace has a user namespace, a cgroup namespace and
@@ -131,8 +136,21 @@ pub fn plan(
     Ok(CgroupPlan {
         place,
         limits,
+        counted: counted(request, host, options),
         properties,
         owner: request.owner,
         dispensable,
     })
+}
+
+/// What a workspace that is billed is counted by, of what this machine has. A user without power over the machine is
+/// counted by what was delegated.
+fn counted(request: &Request<'_>, host: &Host, options: Options) -> BTreeSet<String> {
+    let billed = |key: &String| key.starts_with(asked::PREFIX);
+    if options.rootless || !request.annotations.keys().any(billed) {
+        return BTreeSet::new();
+    }
+    let counting = ["cpu", "io", "memory", "pids"].map(str::to_owned);
+    let present = |name: &String| host.cgroup.controllers.contains(name);
+    counting.into_iter().filter(present).collect()
 }

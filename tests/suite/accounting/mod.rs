@@ -1,4 +1,9 @@
 //! What workspaces have used: that the figures are those of independent readings, and that none are lost.
 
+mod cost;
 mod ledger;
 mod life;
+mod openmetrics;
+mod reports;
+mod top;
+mod words;

@@ -1,0 +1,219 @@
+//! `usage`: what workspaces have used so far, once or again and again.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use anyhow::bail;
+use clap::ValueEnum;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
+
+use crate::accounting::Usage;
+use crate::accounting::openmetrics;
+use crate::cli::figures;
+use crate::cli::session::Session;
+use crate::cli::table;
+use crate::spec::id::ContainerId;
+use crate::spec::quantity;
+use crate::spec::state::Status;
+use crate::workspace::found::Workspace;
+use crate::workspace::store::Store;
+
+/// Report what workspaces have used
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Report again after so many seconds, until interrupted
+    #[arg(long, short = 'w', value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2")]
+    watch: Option<String>,
+    /// How it is written
+    #[arg(long, short = 'f', value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    /// Which workspaces [default: all]
+    ids: Vec<ContainerId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    #[value(name = "openmetrics")]
+    OpenMetrics,
+}
+
+/// What one command line asks for.
+struct Wish {
+    ids: Vec<ContainerId>,
+    every: Option<Duration>,
+    format: Format,
+}
+
+/// Runs `usage`.
+pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
+    let wish = wish(args)?;
+    let store = session.store()?;
+    loop {
+        let found = look(&wish, &store, session)?;
+        let text = text(&wish, &found)?;
+        table::print(text.as_bytes())?;
+        match wish.every {
+            Some(every) if still_read(every) => {}
+            _ => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// A word after `--watch` that is no time is the first of the names.
+fn wish(args: &Args) -> anyhow::Result<Wish> {
+    let mut ids = args.ids.clone();
+    let every = match &args.watch {
+        None => None,
+        Some(word) => Some(seconds(word).map_or_else(
+            || match word.parse() {
+                Ok(id) => {
+                    ids.insert(0, id);
+                    Ok(Duration::from_secs(2))
+                }
+                Err(_) => bail!("invalid value {word:?} for --watch: neither a time nor a name"),
+            },
+            Ok,
+        )?),
+    };
+    Ok(Wish {
+        ids,
+        every,
+        format: args.format,
+    })
+}
+
+/// A time such as `2`, `0.5` or `500ms`, of more than none.
+fn seconds(word: &str) -> Option<Duration> {
+    let plain = word.parse::<f64>().ok();
+    let plain = plain.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    plain
+        .or_else(|| quantity::span(word))
+        .filter(|span| !span.is_zero())
+}
+
+/// One that is named must be there; of all, one that is deleted meanwhile or has no cgroup does not matter.
+fn look(wish: &Wish, store: &Store, session: &Session) -> anyhow::Result<Vec<(Status, Usage)>> {
+    if !wish.ids.is_empty() {
+        let all = wish.ids.iter();
+        return all
+            .map(|id| of(store, id).with_context(|| format!("cannot tell the usage of {id}")))
+            .collect();
+    }
+    let mut found = Vec::new();
+    for id in store.ids()? {
+        match of(store, &id) {
+            Ok(usage) => found.push(usage),
+            Err(error) => session.ignore(&format!("the usage of {id} is not known"), error),
+        }
+    }
+    Ok(found)
+}
+
+/// How a workspace stands and what it has used.
+pub(super) fn of(store: &Store, id: &ContainerId) -> anyhow::Result<(Status, Usage)> {
+    let workspace = Workspace::find(store, id)?;
+    let usage = crate::accounting::sample(&workspace)?;
+    Ok((workspace.status()?, usage))
+}
+
+fn text(wish: &Wish, found: &[(Status, Usage)]) -> anyhow::Result<String> {
+    let all = || found.iter().map(|(_, usage)| usage);
+    let watched = wish.every.is_some();
+    Ok(match wish.format {
+        Format::OpenMetrics => openmetrics::text(&all().cloned().collect::<Vec<_>>()),
+        Format::Json if watched => {
+            let lines = all().map(|usage| Ok(serde_json::to_string(usage)? + "\n"));
+            lines.collect::<anyhow::Result<String>>()?
+        }
+        Format::Json => match (&wish.ids[..], found) {
+            ([_], [(_, usage)]) => serde_json::to_string_pretty(usage)? + "\n",
+            _ => serde_json::to_string_pretty(&all().collect::<Vec<_>>())? + "\n",
+        },
+        Format::Table => {
+            let table = match found.is_empty() {
+                true => "there are no workspaces\n".to_owned(),
+                false => people(found),
+            };
+            match (watched, std::io::stdout().is_terminal()) {
+                (true, true) => format!("\x1b[H\x1b[2J{table}"),
+                (true, false) => table + "\n",
+                (false, _) => table,
+            }
+        }
+    })
+}
+
+fn people(found: &[(Status, Usage)]) -> String {
+    let heading = [
+        "ID", "STATUS", "CPU", "HOLD", "BEHALF", "MEMORY", "PEAK", "READ", "WRITTEN", "IN", "OUT",
+        "TASKS", "LEASE",
+    ];
+    let rows = found.iter().map(|(status, usage)| {
+        let memory = usage.memory.as_ref();
+        vec![
+            usage.id.to_string(),
+            status.to_string(),
+            figures::seconds(Some(usage.cpu.total_us)),
+            figures::seconds(usage.cpu.hold_ms.map(|hold| hold * 1000)),
+            figures::seconds(usage.cpu.on_behalf.us),
+            figures::bytes(memory.map(|memory| memory.current_bytes)),
+            figures::bytes(memory.and_then(|memory| memory.peak_bytes)),
+            figures::bytes(usage.of_devices(|device| device.read_bytes)),
+            figures::bytes(usage.of_devices(|device| device.written_bytes)),
+            figures::bytes(usage.of_links(|link| link.in_bytes)),
+            figures::bytes(usage.of_links(|link| link.out_bytes)),
+            figures::count(usage.pids.as_ref().map(|pids| pids.current)),
+            figures::span(usage.lease.as_ref().map(|lease| lease.remaining_s)),
+        ]
+    });
+    figures::table(&heading, &rows.collect::<Vec<_>>())
+}
+
+/// Waits, and says whether somebody still reads: a pipe that was closed ends the wait at once.
+fn still_read(every: Duration) -> bool {
+    let timeout = Timespec {
+        tv_sec: i64::try_from(every.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(every.subsec_nanos()),
+    };
+    let stdout = std::io::stdout();
+    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    match rustix::event::poll(&mut watched, Some(&timeout)) {
+        Ok(0) => true,
+        Ok(_) | Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wished(watch: &str) -> anyhow::Result<Wish> {
+        wish(&Args {
+            watch: Some(watch.to_owned()),
+            format: Format::Table,
+            ids: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn a_time_to_watch_has_a_unit_or_is_in_seconds() {
+        for (word, milliseconds) in [("2", 2000), ("0.5", 500), ("250ms", 250)] {
+            let wish = wished(word).unwrap();
+            assert_eq!(wish.every, Some(Duration::from_millis(milliseconds)));
+            assert!(wish.ids.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_name_after_watch_is_a_name() {
+        let wish = wished("web").unwrap();
+        assert_eq!(wish.ids, ["web".parse().unwrap()]);
+        assert!(wished("a/b").is_err());
+    }
+}
