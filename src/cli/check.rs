@@ -1,7 +1,6 @@
 //! `check`: whether workspace documents say what they may say.
 
 use std::io::Write;
-use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,8 +8,6 @@ use anyhow::Context;
 
 use crate::cli::session::Session;
 use crate::workspace::documents;
-use crate::workspace::documents::LoadError;
-use crate::workspace::root::StateRoot;
 
 /// Check workspace documents without making anything
 ///
@@ -29,7 +26,7 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     let mut all = ExitCode::SUCCESS;
     let mut out = std::io::stdout().lock();
     for file in &args.files {
-        match check(file, &root, session) {
+        match documents::load(file, None).and_then(|loaded| loaded.check(&root)) {
             Ok(()) => writeln!(out, "{}: ok", file.display())
                 .context("cannot write to standard output")?,
             Err(error) => {
@@ -41,11 +38,4 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(all)
-}
-
-fn check(file: &Path, root: &StateRoot, session: &Session) -> Result<(), LoadError> {
-    let loaded = documents::load(file, None)?;
-    let surroundings = loaded.surroundings(root, None, &session.log)?;
-    loaded.document.compile(&surroundings)?;
-    Ok(())
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::spec::asked::Isolation;
+use crate::spec::image::ImageDefaults;
 use crate::spec::workspace::Document;
 use crate::spec::workspace::DocumentError;
 use crate::spec::workspace::Format;
@@ -128,11 +129,8 @@ impl Loaded {
         report: &dyn Report,
     ) -> Result<Surroundings, LoadError> {
         self.sources()?;
-        let found = rootfs::resolve(&self.document.rootfs, &self.base, root, report);
-        let found = found.map_err(|source| LoadError::Rootfs {
-            place: self.document.place("rootfs"),
-            source: Box::new(source),
-        })?;
+        let found = rootfs::resolve(&self.document.rootfs, &self.base, root, report)
+            .map_err(|source| self.no_root(source))?;
         let image = found
             .image
             .map(|image| image_user::in_numbers(image, &found.directory));
@@ -145,6 +143,42 @@ impl Loaded {
             layer,
             isolation: self.isolation,
         })
+    }
+
+    /// Whether the document means something here: all that making its workspace would refuse before anything is made,
+    /// short of unpacking an image.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loaded::surroundings`] and [`Document::compile`].
+    pub fn check(&self, root: &StateRoot) -> Result<(), LoadError> {
+        self.sources()?;
+        let looked = rootfs::look(&self.document.rootfs, &self.base);
+        let (rootfs, image) = looked.map_err(|source| self.no_root(source))?;
+        let written = match self.document.readonly {
+            true => &rootfs,
+            false => &root.data,
+        };
+        self.document.compile(&Surroundings {
+            device: device_of(written),
+            base: self.base.clone(),
+            // Its user may be a name that only the unpacked files know.
+            image: image.map(|image| ImageDefaults {
+                user: None,
+                ..image
+            }),
+            rootfs,
+            layer: None,
+            isolation: self.isolation,
+        })?;
+        Ok(())
+    }
+
+    fn no_root(&self, source: RootfsError) -> LoadError {
+        LoadError::Rootfs {
+            place: self.document.place("rootfs"),
+            source: Box::new(source),
+        }
     }
 
     fn sources(&self) -> Result<(), LoadError> {

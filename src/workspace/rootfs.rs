@@ -4,6 +4,8 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::image;
+use crate::image::Chosen;
+use crate::image::Defaults;
 use crate::image::Entry;
 use crate::image::ImageError;
 use crate::image::Limits;
@@ -82,6 +84,30 @@ pub fn resolve(
     places: &StateRoot,
     report: &dyn Report,
 ) -> Result<Resolved, RootfsError> {
+    let (path, image) = find(text, base)?;
+    match image {
+        None => Ok(Resolved {
+            directory: path,
+            image: None,
+            digest: None,
+        }),
+        Some((source, chosen)) => unpacked(&path, &source, chosen, places, report),
+    }
+}
+
+/// Looks at what [`resolve`] would find, and unpacks nothing: its path, and what its image says about the program, if it
+/// is one.
+///
+/// # Errors
+///
+/// As [`resolve`], as far as the documents of an image tell.
+pub fn look(text: &str, base: &Path) -> Result<(PathBuf, Option<ImageDefaults>), RootfsError> {
+    let (path, image) = find(text, base)?;
+    Ok((path, image.map(|(_, chosen)| defaults(chosen.defaults))))
+}
+
+/// The directory, or the image and where it is.
+fn find(text: &str, base: &Path) -> Result<(PathBuf, Option<(Source, Chosen)>), RootfsError> {
     let named = Named::of(text, base)?;
     let unusable = |source| RootfsError::Unusable {
         path: named.path.clone(),
@@ -92,37 +118,39 @@ pub fn resolve(
     let plain = kind.is_dir() && !Source::is_layout(&path);
     match plain {
         true if named.image => Err(RootfsError::NoLayout { path }),
-        true => Ok(Resolved {
-            directory: path,
-            image: None,
-            digest: None,
-        }),
+        true => Ok((path, None)),
         false if !kind.is_dir() && !kind.is_file() => Err(RootfsError::NoRootfs { path }),
-        false => unpacked(&path, named.reference.as_deref(), places, report),
+        false => {
+            let source = Source::open(&path)?;
+            let chosen = image::choose(&source, named.reference.as_deref())?;
+            Ok((path, Some((source, chosen))))
+        }
     }
 }
 
 fn unpacked(
     path: &Path,
-    reference: Option<&str>,
+    source: &Source,
+    chosen: Chosen,
     places: &StateRoot,
     report: &dyn Report,
 ) -> Result<Resolved, RootfsError> {
-    let source = Source::open(path)?;
-    let chosen = image::choose(&source, reference)?;
     let mut remark = |text: String| report.warning(&format!("image {}: {text}", path.display()));
-    let directory = images(places).provide(&source, &chosen, Limits::default(), &mut remark)?;
-    let defaults = chosen.defaults;
+    let directory = images(places).provide(source, &chosen, Limits::default(), &mut remark)?;
     Ok(Resolved {
         directory,
-        image: Some(ImageDefaults {
-            env: defaults.env,
-            command: defaults.command,
-            cwd: defaults.cwd,
-            user: defaults.user,
-        }),
+        image: Some(defaults(chosen.defaults)),
         digest: Some(chosen.manifest),
     })
+}
+
+fn defaults(said: Defaults) -> ImageDefaults {
+    ImageDefaults {
+        env: said.env,
+        command: said.command,
+        cwd: said.cwd,
+        user: said.user,
+    }
 }
 
 /// The images that were unpacked for the workspaces of a state root.

@@ -1,6 +1,9 @@
 //! What a document compiles to is a plain bundle: it runs as it is under runc, crun and ours.
 
 use std::fs;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,6 +13,7 @@ use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::home::Said;
+use crate::support::home::eventually;
 
 /// A document in a bundle's directory, compiled into that bundle.
 fn compiled(home: &Home, bundle: &Bundle, name: &str, rest: &str) {
@@ -138,4 +142,54 @@ fn examples_name_a_root_beside_them_that_is_no_part_of_the_project() {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains("\"./rootfs\""), "{}", path.display());
     }
+}
+
+/// An example with a root beside it, as `make demo` gives it one, in a bundle that it is compiled into.
+fn example(home: &Home, name: &str) -> Bundle {
+    let bundle = Bundle::new(&["/bin/true"]);
+    let document = bundle.path().join(name);
+    fs::copy(super::folder("examples").join(name), &document).unwrap();
+    let config = home
+        .bulkhead(["compile".as_ref(), document.as_os_str()])
+        .ok();
+    fs::write(bundle.path().join("config.json"), config).unwrap();
+    bundle
+}
+
+/// What a web server on this host says.
+fn page(port: u16) -> Option<String> {
+    let mut to = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    to.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut said = String::new();
+    to.read_to_string(&mut said).ok()?;
+    said.rsplit("\r\n\r\n").next().map(str::to_owned)
+}
+
+#[test]
+fn hello_serves_its_page_on_the_port_of_the_host() {
+    need!(root, cgroup2);
+    let (home, name) = (Home::new(), Home::new().id());
+    let bundle = example(&home, "hello.toml");
+    home.start(&bundle, &name);
+    eventually("the page", || {
+        page(8080).is_some_and(|page| page == "hello from a workspace\n")
+    });
+    home.bulkhead(["delete", "--force", &name]).ok();
+    assert_eq!(page(8080), None);
+}
+
+#[test]
+fn guaranteed_runs_with_what_it_was_promised() {
+    need!(root, limits);
+    let (home, name) = (Home::new(), Home::new().id());
+    let bundle = example(&home, "guaranteed.toml");
+    home.start(&bundle, &name);
+    assert_eq!(home.status(&name), "running");
+    let group = Path::new("/sys/fs/cgroup/bulkhead/guaranteed");
+    let limit = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+    assert_eq!(limit("cpu.max"), "150000 100000\n");
+    assert_eq!(limit("memory.max"), format!("{}\n", 256 << 20));
+    assert_eq!(limit("pids.max"), "256\n");
+    home.bulkhead(["delete", "--force", &name]).ok();
+    assert!(!group.exists());
 }

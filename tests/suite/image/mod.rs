@@ -2,6 +2,7 @@
 
 mod builder;
 mod choosing;
+mod documents;
 mod hostile;
 mod overlay;
 mod shared;
