@@ -25,6 +25,7 @@ mod list;
 mod making;
 mod man;
 mod mounts;
+mod net;
 mod pause;
 mod plan;
 mod ps;
@@ -90,6 +91,7 @@ enum Command {
     Checkpoint(checkpoint::Args),
     Restore(restore::Args),
     Mounts(mounts::Args),
+    Net(net::Args),
     Spec(spec::Args),
     Plan(plan::Args),
     Compile(compile::Args),
@@ -199,6 +201,7 @@ fn dispatch(command: &Command, session: &Session) -> anyhow::Result<ExitCode> {
         Command::Checkpoint(args) => checkpoint::run(args, session),
         Command::Restore(args) => restore::run(args, session),
         Command::Mounts(args) => mounts::run(args, session),
+        Command::Net(args) => net::run(args, session),
         Command::Spec(args) => spec::run(args, session),
         Command::Plan(args) => plan::run(args, session),
         Command::Compile(args) => compile::run(args, session),

@@ -147,7 +147,10 @@ fn table(names: &Names, register: &Register) -> String {
     let bridge = &names.bridge;
     let subnet = register.subnet;
     let out6 = register.subnet6.map_or_else(String::new, |subnet| {
-        format!("oifname != \"{bridge}\" ip6 saddr {subnet} ip6 daddr != {subnet} masquerade")
+        format!(
+            "oifname != \"{bridge}\" ip6 saddr {subnet} ip6 daddr != {subnet} masquerade\n        \
+             oifname \"{bridge}\" ip6 saddr {subnet} ct status dnat masquerade"
+        )
     });
     format!(
         r#"table inet {table} {{ }}
@@ -178,7 +181,7 @@ table inet {table} {{
     chain leaving {{
         type nat hook postrouting priority 100;
         oifname "{bridge}" ip saddr 127.0.0.0/8 masquerade
-        oifname "{bridge}" iifname "{bridge}" ct status dnat masquerade
+        oifname "{bridge}" ip saddr {subnet} ct status dnat masquerade
         oifname != "{bridge}" ip saddr {subnet} ip daddr != {subnet} masquerade
         {out6}
     }}

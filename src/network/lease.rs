@@ -226,8 +226,15 @@ impl Leases {
         Ok(())
     }
 
-    /// Removes the directory when it is empty; one that is not stays.
+    /// Removes the directory when there is no network; what a killed command was writing goes with it.
     pub(super) fn tidy(&self) {
+        if !self.networks().is_ok_and(|networks| networks.is_empty()) {
+            return;
+        }
+        let unfinished = std::fs::read_dir(&self.directory).into_iter().flatten();
+        for entry in unfinished.flatten() {
+            std::fs::remove_file(entry.path()).unwrap_or_default();
+        }
         std::fs::remove_dir(&self.directory).unwrap_or_default();
     }
 

@@ -14,8 +14,11 @@ use netlink_packet_route::address::AddressFlags;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::address::AddressScope;
 use netlink_packet_route::link::InfoBridge;
+use netlink_packet_route::link::InfoBridgePort;
 use netlink_packet_route::link::InfoData;
 use netlink_packet_route::link::InfoKind;
+use netlink_packet_route::link::InfoPortData;
+use netlink_packet_route::link::InfoPortKind;
 use netlink_packet_route::link::InfoVeth;
 use netlink_packet_route::link::LinkAttribute;
 use netlink_packet_route::link::LinkFlags;
@@ -113,12 +116,28 @@ pub(super) fn make_pair(
     words
         .attributes
         .push(LinkAttribute::IfAlias(plan.link.alias.clone()));
-    let orders = vec![
+    let mut orders = vec![
         (RouteNetlinkMessage::NewLink(near), NEW),
         (RouteNetlinkMessage::SetLink(words), 0),
     ];
+    if !plan.publish.is_empty() {
+        // Where bridges pass packets to the tables of IP, a workspace that comes to its own published port is led back
+        // through the end of the link that it came from.
+        let mut back = named(name);
+        back.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(
+                true,
+            )])),
+        ]));
+        orders.push((RouteNetlinkMessage::NewLink(back), 0));
+    }
     route.tell_all(orders).map_err(|Refused { index, errno }| {
-        let what = ["make the link", "describe the link"][index.min(1)];
+        let what = [
+            "make the link",
+            "describe the link",
+            "set the bridge's end of the link",
+        ][index.min(2)];
         NetworkError::kernel(format!("{what} {name} to {INSIDE} of {}", plan.id))(errno)
     })
 }

@@ -41,20 +41,26 @@ pub struct Refused {
     pub errno: Errno,
 }
 
-/// Does `work` in the network namespace of another process, and comes back.
+/// Does `work` in the network namespace of another process.
+///
+/// A thread of its own goes there and ends there: a way back could fail, and then this process would look for what it
+/// has made in the wrong network.
 ///
 /// # Errors
 ///
-/// Fails as `setns(2)` does; what `work` gives is inside.
-pub fn within<T>(pid: i32, work: impl FnOnce() -> T) -> Result<T> {
-    let open =
-        |path: String| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let own = open("/proc/thread-self/ns/net".to_owned())?;
-    let theirs = open(format!("/proc/{pid}/ns/net"))?;
-    namespace::enter(theirs.as_fd(), NETWORK)?;
-    let done = work();
-    namespace::enter(own.as_fd(), NETWORK)?;
-    Ok(done)
+/// Fails as `setns(2)` and `pthread_create(3)` do; what `work` gives is inside.
+pub fn within<T: Send>(pid: i32, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let path = format!("/proc/{pid}/ns/net");
+    let theirs = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    std::thread::scope(|scope| {
+        let there = move || {
+            namespace::enter(theirs.as_fd(), NETWORK)?;
+            Ok(work())
+        };
+        let thread = std::thread::Builder::new().spawn_scoped(scope, there);
+        let thread = thread.map_err(|error| errno_of(&error))?;
+        thread.join().unwrap_or(Err(Errno::IO))
+    })
 }
 
 impl Route {

@@ -22,6 +22,7 @@ mod host;
 mod hot_mounts;
 mod image;
 mod lifecycle;
+mod network;
 mod plan;
 mod remount;
 mod removal;

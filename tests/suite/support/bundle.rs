@@ -9,11 +9,11 @@ use serde_json::Value;
 use serde_json::json;
 
 /// Programs that tests run inside; all are the one busybox.
-const PROGRAMS: [&str; 38] = [
-    "cat", "chmod", "cut", "date", "dd", "echo", "env", "false", "grep", "hostname", "id", "kill",
-    "ln", "ls", "mkdir", "mknod", "mount", "mv", "ps", "pwd", "readlink", "rm", "sed", "sh",
-    "sleep", "stat", "stty", "tail", "test", "timeout", "touch", "true", "tty", "ulimit", "uname",
-    "wc", "nc", "ip",
+const PROGRAMS: [&str; 39] = [
+    "ping", "cat", "chmod", "cut", "date", "dd", "echo", "env", "false", "grep", "hostname", "id",
+    "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "ps", "pwd", "readlink", "rm", "sed",
+    "sh", "sleep", "stat", "stty", "tail", "test", "timeout", "touch", "true", "tty", "ulimit",
+    "uname", "wc", "nc", "ip",
 ];
 
 /// A bundle in a directory of its own, which goes with it.

@@ -117,6 +117,24 @@ pub(crate) fn systemd() -> Need {
         .ok_or_else(|| "only in the test machine with systemd as its init".to_owned())
 }
 
+/// nftables, for published ports and for what lies between networks.
+pub(crate) fn nft() -> Need {
+    let there = ["/usr/sbin/nft", "/usr/bin/nft"];
+    there
+        .iter()
+        .any(|path| Path::new(path).exists())
+        .then_some(())
+        .ok_or_else(|| "no nft (Debian's nftables) here".to_owned())
+}
+
+/// iperf3, to measure rates.
+pub(crate) fn iperf3() -> Need {
+    Path::new("/usr/bin/iperf3")
+        .exists()
+        .then_some(())
+        .ok_or_else(|| "iperf3 is not installed".to_owned())
+}
+
 /// strace, to end a process at a system call of its own.
 pub(crate) fn strace() -> Need {
     let found = ["/usr/bin/strace", "/usr/local/bin/strace"]
