@@ -17,10 +17,13 @@ use serde::Serialize;
 
 use crate::accounting::AccountingError;
 use crate::accounting::bill;
+use crate::monitor;
+use crate::workspace::record::Record;
 use crate::workspace::report::Counted;
 use crate::workspace::report::End;
 use crate::workspace::report::Report;
 use crate::workspace::root::StateRoot;
+use crate::workspace::store::Store;
 
 /// How lines in the log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +187,22 @@ impl Report for Log {
 
     fn begun(&self, first: &Counted<'_>) {
         self.bill(|root| bill::begun(root, first));
+    }
+
+    fn started(&self, record: &Record) {
+        let Some(root) = self
+            .billed_at
+            .get()
+            .filter(|_| !record.annotations.is_empty())
+        else {
+            return;
+        };
+        if let Err(error) = monitor::begin_lease(&Store::new(root.clone()), &record.id) {
+            let text = one_line(&error.into());
+            self.warning(&format!(
+                "ignoring that nobody watches over its lease: {text}"
+            ));
+        }
     }
 
     fn ending(&self, last: &Counted<'_>, end: End) {

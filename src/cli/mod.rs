@@ -13,15 +13,20 @@ mod compile;
 mod completion;
 mod create;
 mod delete;
+mod down;
 mod events;
 mod exec;
 mod features;
 mod figures;
+mod gc;
 mod host;
 mod images;
 mod kill;
+mod lease;
 mod ledger;
 mod list;
+mod logs;
+mod ls;
 mod making;
 mod man;
 mod mounts;
@@ -33,11 +38,13 @@ mod restore;
 mod resume;
 mod run;
 mod schema;
+mod shell;
 mod spec;
 mod start;
 mod state;
 mod table;
 mod top;
+mod up;
 mod update;
 mod usage;
 mod version;
@@ -94,6 +101,13 @@ enum Command {
     Net(net::Args),
     Spec(spec::Args),
     Plan(plan::Args),
+    Up(up::Args),
+    Down(down::Args),
+    Ls(ls::Args),
+    Logs(logs::Args),
+    Shell(shell::Args),
+    Lease(lease::Args),
+    Gc(gc::Args),
     Compile(compile::Args),
     Check(check::Args),
     #[command(hide = true)]
@@ -106,7 +120,9 @@ enum Command {
 }
 
 /// The commands whose process, or a copy of it, goes into a workspace.
-const GOES_IN: [&str; 5] = ["create", "run", "exec", "restore", "mounts"];
+const GOES_IN: [&str; 9] = [
+    "create", "run", "exec", "restore", "mounts", "up", "shell", "lease", "gc",
+];
 
 /// Does what the command line says and reports how it went.
 ///
@@ -143,7 +159,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(globals: Globals, command: &Command) -> ExitCode {
-    let tells_of_program = matches!(command, Command::Exec(_) | Command::Wait(_));
+    let tells_of_program = matches!(
+        command,
+        Command::Exec(_) | Command::Wait(_) | Command::Shell(_)
+    );
     let failure = if tells_of_program {
         ExitCode::from(255)
     } else {
@@ -172,6 +191,10 @@ fn protect(command: &Command) -> anyhow::Result<()> {
             | Command::Exec(_)
             | Command::Restore(_)
             | Command::Mounts(_)
+            | Command::Up(_)
+            | Command::Shell(_)
+            | Command::Lease(_)
+            | Command::Gc(_)
     );
     if goes_in {
         crate::sys::seal::ensure().context("cannot protect the runtime's own file")?;
@@ -204,6 +227,13 @@ fn dispatch(command: &Command, session: &Session) -> anyhow::Result<ExitCode> {
         Command::Net(args) => net::run(args, session),
         Command::Spec(args) => spec::run(args, session),
         Command::Plan(args) => plan::run(args, session),
+        Command::Up(args) => up::run(args, session),
+        Command::Down(args) => down::run(args, session),
+        Command::Ls(args) => ls::run(args, session),
+        Command::Logs(args) => logs::run(args, session),
+        Command::Shell(args) => shell::run(args, session),
+        Command::Lease(args) => lease::run(args, session),
+        Command::Gc(args) => gc::run(args, session),
         Command::Compile(args) => compile::run(args, session),
         Command::Check(args) => check::run(args, session),
         Command::Schema(args) => schema::run(args),

@@ -164,6 +164,20 @@ impl Session {
         }
     }
 
+    /// What the caller says about a workspace of a document, whose bundle will be at `bundle`.
+    pub(super) fn wish_of(&self, id: &ContainerId, bundle: PathBuf) -> Wish {
+        Wish {
+            id: id.clone(),
+            bundle,
+            config: None,
+            manager: self.manager(),
+            rootless: self.rootless(),
+            no_pivot: false,
+            no_new_keyring: false,
+            preserve_fds: 0,
+        }
+    }
+
     /// Who makes the cgroups: the explicit option wins over `--systemd-cgroup`.
     pub(super) fn manager(&self) -> Manager {
         match (self.globals.cgroup_manager, self.globals.systemd_cgroup) {

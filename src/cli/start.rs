@@ -17,7 +17,7 @@ pub(super) struct Args {
 
 /// Runs `start`.
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
-    starting::start(&session.store()?, &args.id)
+    starting::start(&session.store()?, &args.id, &session.log)
         .with_context(|| format!("cannot start {}", args.id))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,6 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
-use crate::accounting::bill;
 use crate::monitor::Launch;
 use crate::monitor::MonitorError;
 use crate::monitor::failed;
@@ -12,10 +11,12 @@ use crate::monitor::line::Line;
 use crate::monitor::line::Order;
 use crate::monitor::line::Stream;
 use crate::monitor::line::Word;
-use crate::monitor::nowhere;
 use crate::monitor::outlet;
 use crate::monitor::outlet::Outlet;
 use crate::monitor::program::Program;
+use crate::monitor::remarks::Remarks;
+use crate::monitor::remarks::words;
+use crate::monitor::streams;
 use crate::monitor::watch::Watch;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
@@ -28,53 +29,7 @@ use crate::workspace::found::Workspace;
 use crate::workspace::layer;
 use crate::workspace::raising;
 use crate::workspace::raising::Raised;
-use crate::workspace::report::Counted;
-use crate::workspace::report::End;
-use crate::workspace::report::Report;
 use crate::workspace::store::Store;
-
-/// Where a monitor leaves remarks: with its `up` while there is one, then nowhere. The bill is kept all the time.
-pub(super) struct Remarks<'a> {
-    line: Option<&'a Line>,
-    store: &'a Store,
-}
-
-impl<'a> Remarks<'a> {
-    /// Remarks that nobody hears.
-    pub(super) fn none(store: &'a Store) -> Self {
-        Self { line: None, store }
-    }
-}
-
-impl Report for Remarks<'_> {
-    fn warning(&self, text: &str) {
-        if let Some(line) = self.line {
-            // Who does not listen is not told.
-            line.say(&Word::Warning(text.to_owned()))
-                .unwrap_or_default();
-        }
-    }
-
-    fn debug(&self, _text: &dyn Fn() -> String) {}
-
-    fn begun(&self, first: &Counted<'_>) {
-        if let Err(error) = bill::begun(self.store.places(), first) {
-            self.warning(&format!(
-                "ignoring that it cannot be billed: {}",
-                words(&error)
-            ));
-        }
-    }
-
-    fn ending(&self, last: &Counted<'_>, end: End) {
-        if let Err(error) = bill::ended(self.store.places(), last, end) {
-            self.warning(&format!(
-                "ignoring that it cannot be billed: {}",
-                words(&error)
-            ));
-        }
-    }
-}
 
 /// The life of a monitor that makes its workspace; gives its exit status.
 pub(super) fn live(launch: &Launch<'_>, line: Line) -> i32 {
@@ -95,7 +50,7 @@ pub(super) fn live(launch: &Launch<'_>, line: Line) -> i32 {
         }
     };
     let line = (line.do_not_wait().is_ok()).then_some(line);
-    watch.stay(line.filter(|_| launch.attached))
+    watch.stay(line, launch.attached)
 }
 
 /// Makes the workspace and lets its program go; nothing when that is not wanted any more.
@@ -120,7 +75,7 @@ fn make<'a>(
     // From here on the state directory holds what the claim held.
     drop(estate);
     let begun = begin(launch, line, raised, remarks);
-    streams_nowhere()?;
+    streams::lead_nowhere()?;
     let (workspace, program) = match begun {
         Ok(Some(begun)) => begun,
         Ok(None) => {
@@ -159,36 +114,13 @@ fn raise(
     estate: &Estate,
     remarks: &Remarks<'_>,
 ) -> Result<Raised, MonitorError> {
-    streams_into(estate.path(), launch.attached)?;
+    streams::lead_into(estate.path(), launch.attached)?;
     Ok(raising::raise(
         launch.store,
         launch.wish,
         launch.timed,
         remarks,
     )?)
-}
-
-/// Points this process's output to the pipes, for a program to inherit, and its input to nowhere unless it is `kept`.
-pub(super) fn streams_into(directory: &Path, kept: bool) -> Result<(), MonitorError> {
-    let pointed = || -> Result<(), Errno> {
-        if !kept {
-            rustix::stdio::dup2_stdin(nowhere()?)?;
-        }
-        rustix::stdio::dup2_stdout(outlet::near_end(&directory.join(estate::STDOUT))?)?;
-        rustix::stdio::dup2_stderr(outlet::near_end(&directory.join(estate::STDERR))?)
-    };
-    pointed().map_err(failed("set up the standard streams"))
-}
-
-/// Lets go of every stream that was the caller's, or is the program's.
-pub(super) fn streams_nowhere() -> Result<(), MonitorError> {
-    let pointed = || -> Result<(), Errno> {
-        let nowhere = nowhere()?;
-        rustix::stdio::dup2_stdin(&nowhere)?;
-        rustix::stdio::dup2_stdout(&nowhere)?;
-        rustix::stdio::dup2_stderr(&nowhere)
-    };
-    pointed().map_err(failed("let go of the standard streams"))
 }
 
 /// Starts the program, when it is wanted still.
@@ -224,17 +156,6 @@ fn with(error: MonitorError, cleaned: Result<(), WorkspaceError>) -> MonitorErro
     }
 }
 
-/// An error with its causes in one line.
-pub(super) fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
-}
-
 /// The life of a monitor that takes over a workspace; gives its exit status.
 pub(super) fn live_on(store: &Store, id: &ContainerId, line: BorrowedFd<'_>) -> i32 {
     name_after(id);
@@ -242,13 +163,13 @@ pub(super) fn live_on(store: &Store, id: &ContainerId, line: BorrowedFd<'_>) -> 
     if let Ok(watch) = taken {
         // Who asked for it may have gone meanwhile.
         socket::send(line, b"g").unwrap_or_default();
-        return watch.stay(None);
+        return watch.stay(None, false);
     }
     1
 }
 
 fn take_over<'a>(store: &'a Store, id: &ContainerId) -> Result<Watch<'a>, MonitorError> {
-    streams_nowhere()?;
+    streams::lead_nowhere()?;
     let signals = Signals::hold().map_err(failed("hold signals back"))?;
     let workspace = Workspace::find(store, id)?;
     let program = Program::adopted(&workspace)?;

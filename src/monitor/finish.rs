@@ -4,10 +4,10 @@
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 
-use crate::monitor::birth::Remarks;
 use crate::monitor::line::Line;
 use crate::monitor::line::Word;
 use crate::monitor::outlet::Outlet;
+use crate::monitor::remarks::Remarks;
 use crate::monitor::watch::Over;
 use crate::monitor::watch::Watch;
 use crate::sys::Errno;
@@ -20,6 +20,10 @@ impl Watch<'_> {
             Over::Ended(exit) => exit,
             Over::Removed => None,
         };
+        if !self.keeps && over != Over::Removed {
+            // Who made it sees to the rest.
+            return 0;
+        }
         let remarks = Remarks::none(self.store);
         self.billing
             .close(self.store.places(), &self.workspace, exit);
@@ -27,6 +31,9 @@ impl Watch<'_> {
         let settled = self.workspace.settle(exit, &remarks).is_ok();
         if let Some(program) = self.program.take() {
             program.collect();
+        }
+        if !self.passing {
+            self.line = self.line.take().filter(|_| over == Over::Removed);
         }
         if over != Over::Removed {
             self.drain();

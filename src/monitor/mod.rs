@@ -10,26 +10,33 @@ mod birth;
 mod finish;
 mod journal;
 mod line;
+mod lower;
 mod outlet;
 mod program;
 mod reader;
+mod remarks;
 mod remote;
 mod reset;
+mod streams;
+mod sweep;
 mod watch;
 
 use std::os::fd::AsFd;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::Mode;
-use rustix::fs::OFlags;
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
 
 pub use journal::time_text;
 pub use line::Stream;
+pub use lower::lower;
 pub use reader::Entry;
 pub use reader::Reader;
 pub use remote::Remote;
 pub use reset::Resets;
+pub use sweep::Left;
+pub use sweep::clear;
+pub use sweep::left;
 
 use crate::monitor::line::Line;
 use crate::spec::id::ContainerId;
@@ -166,7 +173,41 @@ pub fn is_kept(store: &Store, id: &ContainerId) -> bool {
     estate::bundle(store.places(), id).exists()
 }
 
-/// A file that nothing comes from and everything goes to.
-fn nowhere() -> Result<OwnedFd, Errno> {
-    rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+/// Waits until there may be more to read, or there will be none; gives whether more may come after that.
+///
+/// # Errors
+///
+/// Fails as `poll(2)` does.
+pub fn wait_for_more(workspace: &Workspace, reader: &Reader) -> Result<bool, MonitorError> {
+    let init = workspace.record().init.as_ref();
+    let writer = workspace
+        .monitor()
+        .and_then(|monitor| monitor.open())
+        .or_else(|| init?.open());
+    let Some(writer) = writer else {
+        return Ok(false);
+    };
+    let mut watched = [
+        PollFd::new(reader, PollFlags::IN),
+        PollFd::new(&writer, PollFlags::IN),
+    ];
+    match rustix::event::poll(&mut watched, None) {
+        Ok(_) | Err(Errno::INTR) => Ok(watched[1].revents().is_empty()),
+        Err(source) => Err(failed("poll")(source)),
+    }
+}
+
+/// The lease of a workspace that somebody else has started begins, if it has one, and a monitor watches over it.
+///
+/// The caller must have one thread only.
+///
+/// # Errors
+///
+/// As [`adopt`].
+pub fn begin_lease(store: &Store, id: &ContainerId) -> Result<(), MonitorError> {
+    let term = Workspace::find(store, id)?.begin_term()?;
+    if term.is_some() {
+        adopt(store, id)?;
+    }
+    Ok(())
 }

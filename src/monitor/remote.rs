@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
@@ -25,6 +26,10 @@ use crate::workspace::store::Store;
 
 /// Signals that concern this process alone: `SIGPIPE`, `SIGCHLD`, `SIGURG`, `SIGWINCH`.
 const OWN: [i32; 4] = [13, 17, 23, 28];
+
+/// How long a monitor may take to undo everything.
+const PATIENCE: Duration = Duration::from_secs(20);
+const KILL: i32 = 9;
 
 /// A monitor that this process has started.
 #[derive(Debug)]
@@ -96,6 +101,9 @@ impl Remote {
         self.line.order(Order::Undo).unwrap_or_default();
         // Whatever it says now is of no interest, but it must not wait for room to say it.
         while let Ok(Some(_)) = self.line.hear() {}
+        if !process::ended_within(&self.process, Some(PATIENCE)).unwrap_or(false) {
+            process::signal(self.process.as_fd(), KILL).unwrap_or_default();
+        }
         self.collect();
         let exists = self.store.root().join(&self.id).exists();
         if exists || estate::place(self.store.places(), &self.id).exists() {

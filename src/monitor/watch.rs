@@ -10,18 +10,20 @@ use rustix::event::PollFlags;
 use rustix::event::Timespec;
 
 use crate::enclosure::watch::OverLimit;
+use crate::monitor;
 use crate::monitor::MonitorError;
 use crate::monitor::alarm::Alarm;
 use crate::monitor::billing::Billing;
-use crate::monitor::birth;
-use crate::monitor::birth::Remarks;
 use crate::monitor::failed;
 use crate::monitor::journal::Journal;
 use crate::monitor::line::Line;
 use crate::monitor::line::Order;
 use crate::monitor::outlet::Outlet;
 use crate::monitor::program::Program;
+use crate::monitor::remarks;
+use crate::monitor::remarks::Remarks;
 use crate::monitor::reset::Resets;
+use crate::monitor::streams;
 use crate::plan::cgroup::Manager;
 use crate::spec::asked::Asked;
 use crate::spec::asked::Expiry;
@@ -51,6 +53,8 @@ pub(super) struct Watch<'a> {
     pub(super) journal: Option<Journal>,
     pub(super) outlets: Vec<Outlet>,
     pub(super) line: Option<Line>,
+    /// Whether this monitor, and no other command, sees it to its end.
+    pub(super) keeps: bool,
     /// Whether it is removed at its end without being asked.
     pub(super) passing: bool,
     pub(super) billing: Billing,
@@ -103,6 +107,7 @@ impl<'a> Watch<'a> {
             resets: Resets::of(&workspace),
             manager: workspace.manager(),
             billing: Billing::of(&workspace),
+            keeps: monitor::is_kept(store, &workspace.record().id),
             workspace,
             program: Some(program),
             signals,
@@ -135,8 +140,10 @@ impl<'a> Watch<'a> {
     }
 
     /// Stays until the work is over; gives the exit status of the monitor.
-    pub(super) fn stay(mut self, line: Option<Line>) -> i32 {
-        self.passing = line.is_some();
+    ///
+    /// Output goes over `line` only when who listens there stays with the workspace; orders come from it in any case.
+    pub(super) fn stay(mut self, line: Option<Line>, passing: bool) -> i32 {
+        self.passing = passing && line.is_some();
         self.line = line;
         loop {
             let over = match self.wait() {
@@ -221,7 +228,10 @@ impl<'a> Watch<'a> {
             What::Changed => self.changed(),
             What::Output(index) => {
                 let outlet = self.outlets.get_mut(index)?;
-                outlet.carry(self.journal.as_mut(), &mut self.line);
+                match self.passing {
+                    true => outlet.carry(self.journal.as_mut(), &mut self.line),
+                    false => outlet.carry(self.journal.as_mut(), &mut None),
+                };
                 None
             }
             What::Memory(index) => self.memory_ran_out(index > 0),
@@ -339,6 +349,10 @@ impl<'a> Watch<'a> {
     }
 
     fn changed(&mut self) -> Option<Over> {
+        let here = rustix::fs::fstat(self.workspace.directory());
+        if here.is_ok_and(|stat| stat.st_nlink == 0) {
+            return Some(Over::Ended(None));
+        }
         if !self.alarm.lease_was_changed() || self.alarm.set(&self.workspace).is_err() {
             return None;
         }
@@ -387,7 +401,7 @@ impl<'a> Watch<'a> {
                 None
             }
             Err(error) => {
-                let text = format!("it cannot be started again: {}", birth::words(&error));
+                let text = format!("it cannot be started again: {}", remarks::words(&error));
                 self.remark(&text);
                 Some(Over::Ended(None))
             }
@@ -396,11 +410,11 @@ impl<'a> Watch<'a> {
 
     fn try_again(&mut self) -> Result<Program, MonitorError> {
         let id = self.workspace.record().id.clone();
-        birth::streams_into(&estate::place(self.store.places(), &id), false)?;
+        streams::lead_into(&estate::place(self.store.places(), &id), false)?;
         let remarks = Remarks::none(self.store);
         let made = self.workspace.again(self.store, self.manager, &remarks);
         let started = made.and_then(|(plan, made)| self.workspace.let_go(&plan, made, &remarks));
-        birth::streams_nowhere()?;
+        streams::lead_nowhere()?;
         Ok(Program::child(started?))
     }
 

@@ -9,6 +9,8 @@ use crate::backend::Made;
 use crate::enclosure::Place;
 use crate::plan::Plan;
 use crate::plan::cgroup::Manager;
+use crate::spec::Spec;
+use crate::spec::process::RlimitKind;
 use crate::sys::process::Exit;
 use crate::workspace::blueprint::Blueprint;
 use crate::workspace::blueprint::Wish;
@@ -73,6 +75,25 @@ fn arrangement(timed: bool) -> Arrangement {
         console: None,
         started_later: false,
         timed,
+    }
+}
+
+/// Lowers the limit of open files that documents have by default to what this process may set: without
+/// `CAP_SYS_RESOURCE` no more than its own.
+pub fn fit_to_caller(spec: &mut Spec) {
+    let free = caps::has_cap(
+        None,
+        caps::CapSet::Effective,
+        caps::Capability::CAP_SYS_RESOURCE,
+    );
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let Some(most) = own.maximum.filter(|_| !free.unwrap_or(false)) else {
+        return;
+    };
+    let files = spec.process.rlimits.iter_mut();
+    for limit in files.filter(|limit| limit.kind == RlimitKind::Nofile) {
+        limit.hard = limit.hard.min(most);
+        limit.soft = limit.soft.min(most);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::sys::process;
 use crate::sys::process::Exit;
 use crate::workspace::document;
 use crate::workspace::error::WorkspaceError;
+use crate::workspace::estate;
 use crate::workspace::found::Workspace;
 use crate::workspace::found::read_record;
 use crate::workspace::hooks::Moment;
@@ -52,9 +53,20 @@ pub fn delete(
     report: &dyn Report,
 ) -> Result<(), WorkspaceError> {
     let home = match store.open(id) {
-        Err(StoreError::Missing) if force => return Ok(()),
+        Err(StoreError::Missing) if force => return Ok(estate::discard(store, id).map(drop)?),
         answer => answer?,
     };
+    delete_at(home, id, force, report)?;
+    // Nothing holds it any more, unless it has been made anew already.
+    Ok(estate::discard(store, id).map(drop)?)
+}
+
+fn delete_at(
+    home: Home,
+    id: &ContainerId,
+    force: bool,
+    report: &dyn Report,
+) -> Result<(), WorkspaceError> {
     let locked = if force {
         lock_by_force(&home, id)
     } else {

@@ -2,7 +2,6 @@
 //! what becomes of either.
 
 use crate::enclosure::Enclosure;
-use crate::spec::id::ContainerId;
 use crate::sys::process::Exit;
 use crate::workspace::interfaces::Interface;
 use crate::workspace::record::Record;
@@ -15,7 +14,7 @@ pub trait Report {
     /// Something for those who look inside; `text` is made only when somebody does.
     fn debug(&self, text: &dyn Fn() -> String);
     /// The program of a workspace runs; its lease begins.
-    fn started(&self, _id: &ContainerId) {}
+    fn started(&self, _record: &Record) {}
     /// A workspace that is billed was made: what it uses is counted from here on.
     fn begun(&self, first: &Counted<'_>);
     /// The counters of a workspace that is billed are about to be lost: its processes are gone, and its cgroup goes

@@ -99,7 +99,7 @@ fn begin(
         standing.made.channel.as_fd(),
     )?;
     starting::poststart(&standing.record, process)?;
-    report.started(&standing.record.id);
+    report.started(&standing.record);
     Ok(notify)
 }
 

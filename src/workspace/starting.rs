@@ -26,6 +26,7 @@ use crate::workspace::lifecycle::NotNow;
 use crate::workspace::notify;
 use crate::workspace::notify::Notify;
 use crate::workspace::record::Record;
+use crate::workspace::report::Report;
 use crate::workspace::store;
 use crate::workspace::store::Home;
 use crate::workspace::store::Store;
@@ -36,7 +37,7 @@ use crate::workspace::store::Store;
 ///
 /// [`NotNow`] unless it is created; [`BackendError::Step`] when a step between start and program fails; the error of a
 /// poststart hook, after which the workspace has been ended.
-pub fn start(store: &Store, id: &ContainerId) -> Result<(), WorkspaceError> {
+pub fn start(store: &Store, id: &ContainerId, report: &dyn Report) -> Result<(), WorkspaceError> {
     let workspace = Workspace::find_locked(store, id)?;
     lifecycle::after(workspace.status()?, Event::Start)?;
     let ended = NotNow {
@@ -63,6 +64,7 @@ pub fn start(store: &Store, id: &ContainerId) -> Result<(), WorkspaceError> {
     rustix::fs::unlinkat(&workspace.home, store::START, AtFlags::empty()).unwrap_or_default();
     workspace.home.unlock()?;
     poststart(&workspace.record, process.as_fd())?;
+    report.started(&workspace.record);
     if let Some(notify) = notify {
         notify
             .wait(process.as_fd(), init.pid)

@@ -32,4 +32,5 @@ mod seccomp;
 mod spec;
 mod support;
 mod systemd;
+mod up;
 mod update;

@@ -1,0 +1,84 @@
+//! Brings a workspace down: its program is told to end, its monitor sees it to its end, and the rest is removed.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::monitor::MonitorError;
+use crate::monitor::failed;
+use crate::spec::id::ContainerId;
+use crate::sys::process;
+use crate::workspace::error::WorkspaceError;
+use crate::workspace::found::Workspace;
+use crate::workspace::life::Life;
+use crate::workspace::removing;
+use crate::workspace::report::Report;
+use crate::workspace::store::Store;
+use crate::workspace::store::StoreError;
+
+/// How long processes that were killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a monitor may take to see its workspace to the end before it is told to hurry, and after that.
+const HURRY: Duration = Duration::from_secs(3);
+const KILL: i32 = 9;
+const TERMINATE: i32 = 15;
+
+/// Ends a workspace, however it was made, and removes everything of it, files included.
+///
+/// # Errors
+///
+/// [`StoreError::Missing`] when there is none; else everything that could not be removed, and the rest is.
+pub fn lower(
+    store: &Store,
+    id: &ContainerId,
+    grace: Duration,
+    report: &dyn Report,
+) -> Result<(), MonitorError> {
+    match Workspace::find(store, id) {
+        Ok(workspace) => end(&workspace, grace)?,
+        Err(WorkspaceError::Store(StoreError::Missing)) => {
+            return Err(StoreError::Missing.into());
+        }
+        // What cannot be read can be removed all the same, and the removal says what is wrong with it.
+        Err(_) => {}
+    }
+    Ok(removing::delete(store, id, true, report)?)
+}
+
+/// Ends the program, and waits for the monitor to have seen that.
+fn end(workspace: &Workspace, grace: Duration) -> Result<(), MonitorError> {
+    let init = workspace.record().init.as_ref().and_then(Life::open);
+    let lived = init.is_some();
+    if let Some(init) = init {
+        // One that has ended meanwhile, or does not stand still, is what is wanted.
+        workspace.signal(TERMINATE).unwrap_or_default();
+        workspace.resume().unwrap_or_default();
+        let ended =
+            process::ended_within(&init, Some(grace)).map_err(failed("wait for the program"))?;
+        if !ended {
+            workspace.signal_all(KILL)?;
+            process::ended_within(&init, Some(PATIENCE)).map_err(failed("wait for the program"))?;
+        }
+    }
+    match workspace.monitor() {
+        Some(monitor) => dismiss(&monitor, lived),
+        None => Ok(()),
+    }
+}
+
+/// Waits for a monitor to end; one that waits for something else is told to, and at last made to.
+fn dismiss(monitor: &Life, knows: bool) -> Result<(), MonitorError> {
+    let Some(process) = monitor.open() else {
+        return Ok(());
+    };
+    let ended =
+        || process::ended_within(&process, Some(HURRY)).map_err(failed("wait for the monitor"));
+    if knows && ended()? {
+        return Ok(());
+    }
+    process::signal(process.as_fd(), TERMINATE).unwrap_or_default();
+    if !ended()? {
+        process::signal(process.as_fd(), KILL).unwrap_or_default();
+        ended()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! Leases: what happens at their end, how late, and who sees to it.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use super::Document;
+use super::signal;
+use crate::need;
+use crate::support::bundle::Bundle;
+use crate::support::home::Home;
+use crate::support::home::eventually;
+use crate::support::home::lives;
+use crate::support::residue;
+
+/// The latest that an end may be seen to.
+const LATE: Duration = Duration::from_secs(1);
+
+fn lease(ttl: &str, then: &str) -> String {
+    format!("[lease]\nttl = \"{ttl}\"\non_expiry = \"{then}\"\n")
+}
+
+/// Waits until `done`, which must be after `ttl` and not later than it may.
+#[track_caller]
+fn in_time(begun: Instant, ttl: Duration, what: &str, done: impl Fn() -> bool) {
+    eventually(what, done);
+    let took = begun.elapsed();
+    assert!(took >= ttl, "{what} too early: {took:?}");
+    assert!(took < ttl + LATE, "{what} too late: {took:?}");
+}
+
+const TTL: Duration = Duration::from_millis(1200);
+
+#[test]
+fn a_program_is_told_to_end_in_time_though_up_has_gone() {
+    need!(root);
+    let home = Home::new();
+    let script = "trap 'exit 3' TERM; while :; do sleep 0.05; done";
+    let document = Document::new(&home, script, &lease("1200ms", "stop"));
+    let begun = Instant::now();
+    document.up(&home);
+    assert_eq!(document.row(&home)["lease"]["watched"], true);
+    in_time(begun, TTL, "its end", || {
+        document.row(&home)["exit_status"] == 3
+    });
+    let said = home.bulkhead(["logs", &document.id]);
+    assert!(said.err.contains("its lease has ended"), "{}", said.err);
+    document.down(&home);
+}
+
+#[test]
+fn one_that_stands_still_goes_on_when_it_is_extended() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let document = Document::sleeper(&home, &lease("1200ms", "pause"));
+    let begun = Instant::now();
+    document.up(&home);
+    in_time(begun, TTL, "its standstill", || {
+        document.status(&home) == "paused"
+    });
+    home.bulkhead(["lease", &document.id, "--extend", "1h"])
+        .ok();
+    document.becomes(&home, "running");
+    let left = document.row(&home)["lease"]["remaining_us"].as_u64();
+    assert!(left.is_some_and(|left| left > 3_590_000_000), "{left:?}");
+    document.down(&home);
+}
+
+#[test]
+fn trash_leaves_nothing_of_it() {
+    need!(root);
+    let home = Home::new();
+    let document = Document::sleeper(&home, &lease("1200ms", "trash"));
+    let begun = Instant::now();
+    document.up(&home);
+    in_time(begun, TTL, "the end of everything", || {
+        document.left(&home).is_empty()
+    });
+}
+
+#[test]
+fn an_attached_up_is_told_of_the_end() {
+    need!(root);
+    let home = Home::new();
+    let script = "trap 'exit 8' TERM; while :; do sleep 0.05; done";
+    let document = Document::new(&home, script, &lease("1s", "stop"));
+    let begun = Instant::now();
+    let mut up = document.attached(&home);
+    assert_eq!(up.wait().unwrap().code(), Some(8));
+    assert!(begun.elapsed() < Duration::from_secs(1) + LATE);
+    document.vanishes(&home);
+}
+
+#[test]
+fn a_lease_is_shortened_and_lengthened() {
+    need!(root);
+    let home = Home::new();
+    let document = Document::sleeper(&home, &lease("1h", "trash"));
+    document.up(&home);
+    home.bulkhead(["lease", &document.id, "--extend", "1h"])
+        .ok();
+    let granted = document.row(&home)["lease"]["granted_us"].as_u64();
+    assert_eq!(granted, Some(7_200_000_000));
+    let begun = Instant::now();
+    home.bulkhead(["lease", &document.id, "--set", "300ms"])
+        .ok();
+    in_time(begun, Duration::from_millis(300), "the end", || {
+        document.left(&home).is_empty()
+    });
+}
+
+#[test]
+fn a_bundle_with_a_lease_is_watched_over_too() {
+    need!(root);
+    let home = Home::new();
+    let id = home.id();
+    let script = "trap 'exit 3' TERM; while :; do sleep 0.05; done";
+    let bundle = residue::mark(Bundle::shell(script), &id).with(|config| {
+        config["annotations"] = serde_json::json!({ "dev.bulkhead.lease.ttl": "1s" });
+    });
+    home.create(&bundle, &id);
+    let begun = Instant::now();
+    home.bulkhead(["start", &id]).ok();
+    in_time(begun, Duration::from_secs(1), "its end", || {
+        home.status(&id) == "stopped"
+    });
+    residue::remove(&home, &id);
+}
+
+#[test]
+fn a_bundle_that_runs_in_the_foreground_is_watched_over_too() {
+    need!(root);
+    let home = Home::new();
+    let bundle = Bundle::shell("trap 'exit 3' TERM; while :; do sleep 0.05; done").with(|config| {
+        config["annotations"] = serde_json::json!({ "dev.bulkhead.lease.ttl": "1s" });
+    });
+    let begun = Instant::now();
+    let said = home.run(&bundle);
+    assert_eq!(said.status, 3);
+    assert!((1..2).contains(&begun.elapsed().as_secs()));
+}
+
+#[test]
+fn a_lost_monitor_is_seen_and_replaced() {
+    need!(root);
+    let home = Home::new();
+    let script = "trap 'exit 3' TERM; echo one; while :; do sleep 0.05; echo more; done";
+    let document = Document::new(&home, script, &lease("1h", "stop"));
+    document.up(&home);
+    let first = document.monitor(&home);
+    let pid = home.pid(&document.id);
+    signal(first, "-KILL");
+    eventually("its end", || !lives(first));
+    assert_eq!(document.row(&home)["lease"]["watched"], false);
+    assert!(lives(pid), "the program has ended with its monitor");
+    let done = home.bulkhead(["gc"]).ok();
+    assert!(done.contains("watched over again"), "{done}");
+    let second = document.monitor(&home);
+    assert!(second != first && lives(second));
+    assert_eq!(document.row(&home)["lease"]["watched"], true);
+    let lines = || home.bulkhead(["logs", &document.id]).ok().lines().count();
+    let before = lines();
+    eventually("more output", || lines() > before);
+    assert!(lives(pid));
+    document.down(&home);
+}
+
+#[test]
+fn a_lease_that_ended_unseen_ends_with_the_next_monitor() {
+    need!(root);
+    let home = Home::new();
+    let document = Document::sleeper(&home, &lease("1s", "trash"));
+    document.up(&home);
+    let monitor = document.monitor(&home);
+    signal(monitor, "-KILL");
+    let begun = Instant::now();
+    eventually("the end of the lease", || {
+        document.row(&home)["lease"]["remaining_us"] == 0
+    });
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(document.status(&home), "running");
+    home.bulkhead(["gc"]).ok();
+    document.vanishes(&home);
+}
+
+#[test]
+fn the_lease_is_told_in_words() {
+    need!(root);
+    let home = Home::new();
+    let document = Document::sleeper(&home, &lease("2h", "pause"));
+    document.up(&home);
+    let text = home.bulkhead(["lease", &document.id]).ok();
+    for words in [
+        "granted      2h",
+        "then         pause",
+        "watched by   process ",
+    ] {
+        assert!(text.contains(words), "{words:?} in {text}");
+    }
+    let wrong = home.bulkhead(["lease", &document.id, "--extend", "soon"]);
+    assert!(wrong.failed().contains("a span of time such as"));
+    document.down(&home);
+}
