@@ -67,9 +67,11 @@ impl Document {
         self.check()?;
         let mut spec = Spec::starter();
         spec.oci_version = OCI_VERSION.to_owned();
+        // The tree of an image is shared: without a layer above it nobody may write to it.
+        let shared = around.image.is_some() && around.layer.is_none();
         spec.root = Root {
             path: around.rootfs.clone(),
-            readonly: self.readonly,
+            readonly: self.readonly || shared,
         };
         spec.hostname = self
             .hostname

@@ -156,6 +156,36 @@ fn two_workspaces_run_from_one_image_and_do_not_see_each_others_files() {
 }
 
 #[test]
+fn a_bundle_that_is_compiled_without_a_layer_does_not_write_to_the_shared_tree() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let layout = Layout::of(&[busybox().directory("sys").directory("etc").directory("tmp")]);
+    let document = home.beside("workspace.toml");
+    let command = r#"["sh", "-c", "cat /etc/image; echo x >/etc/image"]"#;
+    let words = format!(
+        "name = \"x\"\nuser = \"0:0\"\ncommand = {command}\nrootfs = {:?}\n",
+        layout.path()
+    );
+    fs::write(&document, words).unwrap();
+    let compiled = home.bulkhead([OsStr::new("compile"), document.as_os_str()]);
+    let bundle = Bundle::new(&["true"]);
+    let config: Value = serde_json::from_str(&compiled.ok()).unwrap();
+    assert_eq!(config["root"]["readonly"], true);
+    let path = config["root"]["path"].as_str().unwrap().to_owned();
+    let said = home.run(
+        &bundle
+            .with(|own| own["root"] = config["root"].clone())
+            .with(|own| {
+                own["process"]["args"] = config["process"]["args"].clone();
+            }),
+    );
+    assert_eq!(said.out, "yes\n", "{}", said.err);
+    assert!(said.err.contains("Read-only file system"), "{}", said.err);
+    let kept = fs::read_to_string(Path::new(&path).join("etc/image")).unwrap();
+    assert_eq!(kept, "yes\n");
+}
+
+#[test]
 fn eight_at_once_get_one_tree() {
     let home = Home::new();
     let layout = Layout::of(&[busybox()]);
