@@ -3,8 +3,10 @@
 //! Nothing here asks the kernel anything: what depends on the machine comes in as plain values. The same
 //! spec on the same host gives the same plan, byte for byte, so a plan can be printed, kept and compared.
 
+pub mod admission;
 mod build;
 pub mod cgroup;
+pub mod entitlement;
 mod error;
 pub mod external;
 mod hooks;

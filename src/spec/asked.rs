@@ -47,7 +47,7 @@ pub enum Isolation {
 }
 
 /// What is promised, and checked against what the host has before the workspace is made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Guarantee {
     /// Thousandths of a CPU that it gets whenever it wants them.
     pub cpu_milli: u64,
