@@ -7,6 +7,7 @@ mod argv;
 mod log;
 mod session;
 
+mod capacity;
 mod check;
 mod checkpoint;
 mod compile;
@@ -108,6 +109,7 @@ enum Command {
     Shell(shell::Args),
     Lease(lease::Args),
     Gc(gc::Args),
+    Capacity(capacity::Args),
     Compile(compile::Args),
     Check(check::Args),
     #[command(hide = true)]
@@ -234,6 +236,7 @@ fn dispatch(command: &Command, session: &Session) -> anyhow::Result<ExitCode> {
         Command::Shell(args) => shell::run(args, session),
         Command::Lease(args) => lease::run(args, session),
         Command::Gc(args) => gc::run(args, session),
+        Command::Capacity(args) => capacity::run(args, session),
         Command::Compile(args) => compile::run(args, session),
         Command::Check(args) => check::run(args, session),
         Command::Schema(args) => schema::run(args),

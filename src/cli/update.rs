@@ -1,5 +1,6 @@
 //! `update`: change the limits of a workspace.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::process::ExitCode;
 
@@ -8,12 +9,19 @@ use anyhow::Context;
 use crate::cli::session::Session;
 use crate::spec;
 use crate::spec::id::ContainerId;
+use crate::spec::quantity;
 use crate::spec::resources::BlockIo;
 use crate::spec::resources::Cpu;
 use crate::spec::resources::Memory;
 use crate::spec::resources::Pids;
 use crate::spec::resources::Resources;
 use crate::workspace::limiting;
+use crate::workspace::limiting::Change;
+
+/// The period that a limit of CPUs is kept in: the kernel's own, in microseconds.
+const PERIOD_US: u64 = 100_000;
+/// Thousandths of a CPU that make the least quota which the kernel takes in that period.
+const LEAST_MILLI: u64 = 10;
 
 /// Change the limits of a workspace
 ///
@@ -78,8 +86,28 @@ pub(super) struct Args {
     /// Share of the memory bandwidth (Intel RDT)
     #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
+    /// CPUs that it gets whenever it wants them, such as 0.25; 0: none
+    #[arg(long, value_name = "CPUS", value_parser = cpus)]
+    cpu_reserve: Option<u64>,
+    /// Most CPUs at any time, such as 1.5; -1: without limit
+    #[arg(long, value_name = "CPUS", conflicts_with_all = ["cpu_quota", "cpu_period"])]
+    cpu_limit: Option<String>,
+    /// Memory that is not taken from it, such as 128M; 0: none
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    memory_reserve: Option<u64>,
+    /// Most memory; the same as --memory
+    #[arg(long, value_name = "BYTES", conflicts_with = "memory")]
+    memory_limit: Option<String>,
     /// Which workspace
     id: ContainerId,
+}
+
+fn cpus(word: &str) -> Result<u64, String> {
+    quantity::cpus(word).ok_or_else(|| format!("not {}", quantity::CPUS))
+}
+
+fn size(word: &str) -> Result<u64, String> {
+    quantity::bytes(word).ok_or_else(|| format!("not {}", quantity::BYTES))
 }
 
 /// Runs `update`.
@@ -98,13 +126,12 @@ fn update(args: &Args, session: &Session) -> anyhow::Result<()> {
     };
     let shares = [&args.l3_cache_schema, &args.mem_bw_schema];
     let shares: Vec<String> = shares.into_iter().flatten().cloned().collect();
-    limiting::update(
-        &session.store()?,
-        &args.id,
-        &resources,
-        &shares,
-        &session.log,
-    )?;
+    let change = Change {
+        resources,
+        shares,
+        promises: args.promises(),
+    };
+    limiting::update(&session.store()?, &args.id, &change, &session.log)?;
     Ok(())
 }
 
@@ -124,7 +151,7 @@ impl Args {
     fn named(&self) -> anyhow::Result<Resources> {
         Ok(Resources {
             memory: Some(self.memory()?),
-            cpu: Some(self.cpu()),
+            cpu: Some(self.cpu()?),
             pids: self.pids_limit.map(|limit| Pids { limit: Some(limit) }),
             block_io: self.blkio_weight.map(|weight| BlockIo {
                 weight: Some(weight),
@@ -142,7 +169,10 @@ impl Args {
             bytes.transpose()
         };
         Ok(Memory {
-            limit: sized("memory", &self.memory)?,
+            limit: match &self.memory_limit {
+                None => sized("memory", &self.memory)?,
+                limit => sized("memory-limit", limit)?,
+            },
             reservation: sized("memory-reservation", &self.memory_reservation)?,
             swap: sized("memory-swap", &self.memory_swap)?,
             kernel: sized("kernel-memory", &self.kernel_memory)?,
@@ -151,18 +181,49 @@ impl Args {
         })
     }
 
-    fn cpu(&self) -> Cpu {
-        Cpu {
+    /// What it shall be promised, as annotations.
+    fn promises(&self) -> BTreeMap<&'static str, String> {
+        let cpu = self.cpu_reserve.map(quantity::cpus_text);
+        let memory = self.memory_reserve.map(|bytes| bytes.to_string());
+        let promises = [("cpu.reserve", cpu), ("memory.reserve", memory)];
+        let named = promises.into_iter();
+        named
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
+    }
+
+    /// The quota in a period that `--cpu-limit` is, or the quota and the period that were given.
+    fn bandwidth(&self) -> anyhow::Result<(Option<i64>, Option<u64>)> {
+        let Some(word) = &self.cpu_limit else {
+            return Ok((self.cpu_quota, self.cpu_period));
+        };
+        if word == "-1" {
+            return Ok((Some(-1), Some(PERIOD_US)));
+        }
+        let milli = quantity::cpus(word).filter(|milli| *milli >= LEAST_MILLI);
+        let milli = milli.with_context(|| {
+            format!(
+                "--cpu-limit: {word:?} is not {}, at least 0.01",
+                quantity::CPUS
+            )
+        })?;
+        let quota = i64::try_from(milli.saturating_mul(PERIOD_US / 1000))?;
+        Ok((Some(quota), Some(PERIOD_US)))
+    }
+
+    fn cpu(&self) -> anyhow::Result<Cpu> {
+        let (quota, period) = self.bandwidth()?;
+        Ok(Cpu {
             shares: self.cpu_share,
-            quota: self.cpu_quota,
+            quota,
             burst: self.cpu_burst,
-            period: self.cpu_period,
+            period,
             realtime_runtime: self.cpu_rt_runtime,
             realtime_period: self.cpu_rt_period,
             cpus: self.cpuset_cpus.clone(),
             mems: self.cpuset_mems.clone(),
             idle: self.cpu_idle,
-        }
+        })
     }
 }
 

@@ -39,15 +39,8 @@ pub(super) fn refuse_if_inhabited(mount: &Path, path: &Path) -> Result<()> {
 /// Sets the limits of a group that systemd has made, with somebody in it; those controllers that systemd does not know
 /// are enabled first.
 pub(super) fn finish(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<(Group, Vec<String>)> {
+    provide(mount, path, &plan.limits.controllers)?;
     let root = root(mount)?;
-    let parent = path.parent().unwrap_or(Path::new(""));
-    if !gives(&root, parent, &plan.limits.controllers) {
-        let mut on_the_way: Vec<&Path> = parent.ancestors().collect();
-        on_the_way.reverse();
-        on_the_way
-            .iter()
-            .try_for_each(|here| enable(&root, mount, here, &plan.limits.controllers))?;
-    }
     count(&root, path, &plan.counted);
     let group = open(&root, path).map_err(|source| failed("open", mount, path, source))?;
     let remarks = limit(&group, mount, path, plan)?;
@@ -68,6 +61,20 @@ fn count(root: &Group, path: &Path, controllers: &BTreeSet<String>) {
             enabled.unwrap_or_default();
         }
     }
+}
+
+/// Gives a group that is there the controllers that it lacks, from the root on.
+pub(super) fn provide(mount: &Path, path: &Path, controllers: &BTreeSet<String>) -> Result<()> {
+    let root = root(mount)?;
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if gives(&root, parent, controllers) {
+        return Ok(());
+    }
+    let mut on_the_way: Vec<&Path> = parent.ancestors().collect();
+    on_the_way.reverse();
+    on_the_way
+        .iter()
+        .try_for_each(|here| enable(&root, mount, here, controllers))
 }
 
 /// Finds a group; none if it is gone.

@@ -12,6 +12,7 @@ mod error;
 mod group;
 mod life;
 mod limits;
+pub mod pool;
 pub mod rdt;
 mod systemd;
 pub mod watch;
@@ -178,7 +179,7 @@ impl Enclosure {
     ///
     /// # Errors
     ///
-    /// If a limit is not taken; those before it are then in force.
+    /// If a limit is not taken; those that were in force before are in force again then.
     pub fn update(&mut self, limits: &Limits) -> Result<()> {
         let action = "set limits";
         let group = self
@@ -186,10 +187,33 @@ impl Enclosure {
             .as_ref()
             .ok_or(EnclosureError::NoCgroup { action })?;
         limits::check(group, limits)?;
-        if let Place::Scope { unit, .. } = &self.place {
-            systemd::change(unit, &unit::properties(limits))?;
+        if let Place::Directory { mount, path } = &self.place {
+            birth::provide(mount, path, &limits.controllers)?;
         }
+        let before = limits::before(group, limits);
+        let changed = self.change(group, limits);
+        if changed.is_err() {
+            // The first error is the one to tell; whatever can be put back is.
+            self.tell(&before).unwrap_or_default();
+            limits::put_back(group, &before);
+        }
+        changed
+    }
+
+    fn change(&self, group: &Group, limits: &Limits) -> Result<()> {
+        self.tell(limits)?;
         limits::update(group, &self.path(), limits)
+    }
+
+    /// Tells systemd, which would else write its own values again.
+    fn tell(&self, limits: &Limits) -> Result<()> {
+        let properties = unit::properties(limits);
+        match &self.place {
+            Place::Scope { unit, .. } if !properties.is_empty() => {
+                Ok(systemd::change(unit, &properties)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is in force, for planning an update.

@@ -84,12 +84,13 @@ pub fn join(plan: &RdtPlan, pid: i32) -> Result<(), RdtError> {
     Tree { mount: &mount }.take_in(plan, &class, pid)
 }
 
-/// Gives the class of a workspace other shares; domains that `shares` does not name stay as they are.
+/// Gives the class of a workspace other shares; domains that `shares` does not name stay as they are. Gives the shares
+/// that it had before.
 ///
 /// # Errors
 ///
 /// [`RdtError`].
-pub fn change(plan: &RdtPlan, shares: &[String]) -> Result<(), RdtError> {
+pub fn change(plan: &RdtPlan, shares: &[String]) -> Result<Vec<String>, RdtError> {
     let mount = mount().ok_or(RdtError::NotMounted)?;
     Tree { mount: &mount }.change(plan, shares)
 }
@@ -188,10 +189,15 @@ impl Tree<'_> {
         written.map_err(|source| self.failed("write to the schemata of", path, source))
     }
 
-    fn change(&self, plan: &RdtPlan, shares: &[String]) -> Result<(), RdtError> {
+    fn change(&self, plan: &RdtPlan, shares: &[String]) -> Result<Vec<String>, RdtError> {
         let path = self.mount.join(&plan.class);
         let group = Group::plain(&path).map_err(|source| self.failed("open", &path, source))?;
-        self.write(&group, &path, shares)
+        let before = group
+            .read("schemata")
+            .map_err(|source| self.failed("read", &path, source))?;
+        self.write(&group, &path, shares)?;
+        let lines = before.lines().map(|line| line.trim().to_owned());
+        Ok(lines.collect())
     }
 
     fn make(&self, path: &Path) -> Result<(), RdtError> {
@@ -275,12 +281,13 @@ mod tests {
     #[test]
     fn a_class_is_given_other_shares() {
         let mount = tempfile::tempdir().unwrap();
-        class(mount.path(), "gold", "");
+        class(mount.path(), "gold", "L3:0=3\n");
         let tree = Tree {
             mount: mount.path(),
         };
         let shares = ["L3:0=f".to_owned(), "MB:0=50".to_owned()];
-        tree.change(&named(&[], false), &shares).unwrap();
+        let before = tree.change(&named(&[], false), &shares).unwrap();
+        assert_eq!(before, ["L3:0=3"]);
         let written = std::fs::read_to_string(mount.path().join("gold/schemata"));
         assert_eq!(written.unwrap(), "L3:0=f\nMB:0=50\n");
     }

@@ -230,6 +230,14 @@ fn nearest(key: &str) -> String {
     }
 }
 
+impl Guarantee {
+    /// Whether anything is promised, a share included.
+    #[must_use]
+    pub fn is_some(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
 impl Asked {
     /// Reads the annotations of a bundle; those of others are not looked at.
     ///

@@ -7,12 +7,14 @@ use crate::enclosure::EnclosureError;
 use crate::enclosure::rdt::RdtError;
 use crate::network::NetworkError;
 use crate::plan::PlanError;
+use crate::plan::admission::Refusal;
 use crate::plan::cgroup::CgroupError;
 use crate::plan::network::NetworkPlanError;
 use crate::spec::SpecError;
 use crate::spec::asked::AskedError;
 use crate::spec::state::Status;
 use crate::sys::Errno;
+use crate::workspace::admission::HostFileError;
 use crate::workspace::handing::HandingError;
 use crate::workspace::hooks::HookError;
 use crate::workspace::images::ImagesError;
@@ -48,6 +50,21 @@ pub enum WorkspaceError {
     /// Its network.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// What it asks to be promised is not there any more.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// What the host's administrator says cannot be understood.
+    #[error(transparent)]
+    HostFile(#[from] HostFileError),
+    /// Bandwidth of a disk was asked for, and there is no disk.
+    #[error(
+        "io.read.reserve, io.write.reserve: {path:?} is on no disk of its own; \
+         put the root filesystem, or its writable layer, on one"
+    )]
+    NoDisk {
+        /// What is on no disk.
+        path: PathBuf,
+    },
     /// What its configuration asks for.
     #[error(transparent)]
     Plan(#[from] PlanError),

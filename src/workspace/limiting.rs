@@ -1,29 +1,51 @@
-//! Changes the limits of a workspace that lives.
+//! Changes the limits of a workspace that lives, and what it is promised.
+//!
+//! All of a change is in force, or nothing of it: what was done before the step that fails is taken back.
 
+use std::collections::BTreeMap;
+
+use crate::enclosure::Enclosure;
 use crate::enclosure::rdt;
 use crate::plan;
+use crate::plan::cgroup::Limits;
+use crate::spec::asked::Asked;
+use crate::spec::asked::PREFIX;
 use crate::spec::id::ContainerId;
 use crate::spec::resources::Resources;
 use crate::spec::state::Status;
+use crate::workspace::admission;
+use crate::workspace::admission::Grant;
 use crate::workspace::blueprint;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
 use crate::workspace::lifecycle::Event;
 use crate::workspace::lifecycle::NotNow;
+use crate::workspace::record::Record;
 use crate::workspace::report::Report;
+use crate::workspace::store;
 use crate::workspace::store::Store;
 
-/// Changes the limits of a workspace; what `resources` does not name stays as it is. `shares` are lines of `schemata`
-/// for its class of cache and memory bandwidth.
+/// What is to be otherwise; what is not named stays as it is.
+#[derive(Debug, Default)]
+pub struct Change {
+    /// The limits.
+    pub resources: Resources,
+    /// Lines of `schemata` for its class of cache and memory bandwidth.
+    pub shares: Vec<String>,
+    /// What it is promised: annotations without their prefix.
+    pub promises: BTreeMap<&'static str, String>,
+}
+
+/// Changes the limits of a workspace, and what it is promised.
 ///
 /// # Errors
 ///
-/// [`NotNow`] when it has ended; else the field that cannot be had, and the limits before it are in force.
+/// [`NotNow`] when it has ended; [`WorkspaceError::Refused`] when what it shall be promised is not there; else the field
+/// that cannot be had. Everything is then as it was before.
 pub fn update(
     store: &Store,
     id: &ContainerId,
-    resources: &Resources,
-    shares: &[String],
+    change: &Change,
     report: &dyn Report,
 ) -> Result<(), WorkspaceError> {
     let workspace = Workspace::find_locked(store, id)?;
@@ -35,13 +57,78 @@ pub fn update(
         .into());
     }
     let mut enclosure = workspace.enclosure()?;
-    let limits = plan::cgroup::update(resources, &enclosure.present()?, &blueprint::look()?)?;
+    let host = blueprint::look()?;
+    let mut limits = plan::cgroup::update(&change.resources, &enclosure.present()?, &host)?;
     for ignored in &limits.ignored {
         report.warning(ignored);
     }
-    if !shares.is_empty() {
-        let class = workspace.record.rdt.as_ref();
-        rdt::change(class.ok_or(WorkspaceError::NoClass)?, shares)?;
+    let mut record = workspace.record.clone();
+    let grant = if change.promises.is_empty() {
+        None
+    } else {
+        let promises = change.promises.iter();
+        let promises = promises.map(|(key, value)| (format!("{PREFIX}{key}"), value.clone()));
+        record.annotations.extend(promises);
+        let guarantee = Asked::of(&record.annotations)?.guarantee;
+        plan::cgroup::promise(&record.place, &guarantee, &host, &mut limits)?;
+        admission::admit(store, &record)?
+    };
+    record.weight = limits.cpu_weight().or(record.weight);
+    let shares = Shares::change(&workspace.record, &change.shares)?;
+    let changed = put_in_force(&workspace, &record, &mut enclosure, &limits);
+    if changed.is_err() {
+        shares.put_back(&record);
     }
-    Ok(enclosure.update(&limits)?)
+    changed?;
+    weigh(store, grant, &record)
+}
+
+/// Writes the record before the limits: if this command is killed between them, the next time that workspaces are
+/// weighed gives it what the record says.
+fn put_in_force(
+    workspace: &Workspace,
+    record: &Record,
+    enclosure: &mut Enclosure,
+    limits: &Limits,
+) -> Result<(), WorkspaceError> {
+    let renewed = *record != workspace.record;
+    if renewed {
+        workspace.home.write(store::STATE, &record.to_bytes()?)?;
+    }
+    let taken = enclosure.update(limits);
+    if taken.is_err() && renewed {
+        let before = workspace.record.to_bytes()?;
+        workspace.home.write(store::STATE, &before)?;
+    }
+    Ok(taken?)
+}
+
+fn weigh(store: &Store, grant: Option<Grant>, record: &Record) -> Result<(), WorkspaceError> {
+    match grant {
+        Some(grant) => grant.rebalance(store, record),
+        None => admission::rebalance(store, record),
+    }
+}
+
+/// What a class of cache and memory bandwidth had before.
+struct Shares {
+    before: Option<Vec<String>>,
+}
+
+impl Shares {
+    fn change(record: &Record, shares: &[String]) -> Result<Self, WorkspaceError> {
+        if shares.is_empty() {
+            return Ok(Self { before: None });
+        }
+        let class = record.rdt.as_ref().ok_or(WorkspaceError::NoClass)?;
+        let before = Some(rdt::change(class, shares)?);
+        Ok(Self { before })
+    }
+
+    /// The error that is the reason for this is the one to tell.
+    fn put_back(self, record: &Record) {
+        if let (Some(before), Some(class)) = (self.before, &record.rdt) {
+            rdt::change(class, &before).map(drop).unwrap_or_default();
+        }
+    }
 }

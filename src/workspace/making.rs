@@ -19,6 +19,7 @@ use crate::plan::network::NetworkPlan;
 use crate::spec::Spec;
 use crate::spec::state::Status;
 use crate::sys::socket;
+use crate::workspace::admission;
 use crate::workspace::agent;
 use crate::workspace::agent::Agent;
 use crate::workspace::blueprint::Blueprint;
@@ -156,22 +157,25 @@ pub(super) fn intent(wish: &Wish, blueprint: &Blueprint) -> Result<Record, Works
     record.poststop.clone_from(&spec.hooks.poststop);
     let class = spec.linux.intel_rdt.as_ref();
     record.rdt = class.map(|asked| crate::plan::rdt::plan(asked, wish.id.as_str()));
+    record.weight = blueprint.cgroup.limits.cpu_weight();
     record.agent = Agent::of(spec);
     record.late = Late::of(&blueprint.plan);
     Ok(record)
 }
 
-/// Writes down what will be made, and makes the enclosure.
+/// Writes down what will be made, which is when what it was granted is its own, and makes the enclosure.
 pub(super) fn found(
     home: &Home,
     record: &mut Record,
     blueprint: &Blueprint,
     report: &dyn Report,
 ) -> Result<Enclosure, WorkspaceError> {
+    let grant = admission::admit(home.store(), record)?;
     if let Some(directory) = record.place.directory() {
         home.note(store::INTENDED, &directory)?;
     }
     home.write(store::STATE, &record.to_bytes()?)?;
+    drop(grant);
     home.write(store::CONFIG, &blueprint.config)?;
     if blueprint.notifies {
         notify::make(home).map_err(|source| WorkspaceError::Kernel {
@@ -237,6 +241,7 @@ pub(super) fn erect(
         rdt::enter(class, made.handle.pid)?;
     }
     home.write(store::STATE, &record.to_bytes()?)?;
+    admission::rebalance(home.store(), record)?;
     tell_begun(home, record, &enclosure, blueprint, report);
     Ok(made)
 }

@@ -1,5 +1,6 @@
 //! The running thing: its state on disk, its lifecycle, and the orchestration of everything below.
 
+pub mod admission;
 pub mod agent;
 pub mod blueprint;
 pub mod checkpoint;

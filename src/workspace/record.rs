@@ -46,6 +46,9 @@ pub struct Record {
     /// Where its cgroup is.
     #[serde(default)]
     pub place: Place,
+    /// What it weighs for the CPU as long as nobody is promised any; absent is the usual weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u64>,
     /// Its class of cache and memory bandwidth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdt: Option<RdtPlan>,
@@ -107,6 +110,7 @@ impl Record {
             init: None,
             shared_pids: false,
             place: Place::Nowhere,
+            weight: None,
             rdt: None,
             agent: None,
             late: Late::default(),

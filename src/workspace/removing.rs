@@ -13,6 +13,7 @@ use crate::spec::state::Status;
 use crate::sys::ending;
 use crate::sys::process;
 use crate::sys::process::Exit;
+use crate::workspace::admission;
 use crate::workspace::document;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
@@ -208,6 +209,9 @@ pub(super) fn release(
     errors.extend(remove_cgroup(home, record).err());
     let detached = wiring::detach(home, record);
     errors.extend(detached.err().map(WorkspaceError::from));
+    if let Some(record) = record {
+        admission::forget(home.store(), record, report);
+    }
     let class = record.and_then(|record| record.rdt.as_ref());
     errors.extend(class.and_then(|class| Some(rdt::leave(class).err()?.into())));
     errors
@@ -350,7 +354,7 @@ pub(super) fn all_or_several(mut errors: Vec<WorkspaceError>) -> Result<(), Work
 }
 
 /// An error with its causes in one line.
-fn text_of(error: &WorkspaceError) -> String {
+pub(super) fn text_of(error: &WorkspaceError) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

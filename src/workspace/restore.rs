@@ -37,6 +37,7 @@ use crate::sys::mountinfo::Mounted;
 use crate::sys::process;
 use crate::sys::process::Exit;
 use crate::sys::socket;
+use crate::workspace::admission;
 use crate::workspace::blueprint::Blueprint;
 use crate::workspace::blueprint::Wish;
 use crate::workspace::checkpoint;
@@ -180,6 +181,7 @@ impl Back<'_> {
             rdt::enter(class, handle.pid)?;
         }
         self.home.write(store::STATE, &record.to_bytes()?)?;
+        admission::rebalance(self.home.store(), record)?;
         making::tell_begun(self.home, record, &enclosure, self.blueprint, report);
         Ok(Made {
             handle,

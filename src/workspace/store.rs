@@ -134,7 +134,7 @@ impl Store {
             Err(Errno::EXIST) => return Err(StoreError::Taken),
             answer => answer.map_err(failed("cannot make", &path))?,
         }
-        let home = Home::at(path)?;
+        let home = Home::at(path, self)?;
         home.lock()?;
         Ok(home)
     }
@@ -145,7 +145,7 @@ impl Store {
     ///
     /// [`StoreError::Missing`] when there is none.
     pub fn open(&self, id: &ContainerId) -> Result<Home, StoreError> {
-        Home::at(self.root.path.join(id))
+        Home::at(self.root.path.join(id), self)
     }
 
     /// The names of all workspaces, sorted.
@@ -170,7 +170,7 @@ impl Store {
     }
 
     /// A root in `$XDG_RUNTIME_DIR` is made sticky: what is not may be swept away after some hours.
-    fn make_root(&self) -> Result<(), StoreError> {
+    pub(super) fn make_root(&self) -> Result<(), StoreError> {
         let path = &self.root.path;
         let mut builder = std::fs::DirBuilder::new();
         std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
@@ -190,13 +190,18 @@ impl Store {
 pub struct Home {
     path: PathBuf,
     directory: OwnedFd,
+    store: Store,
 }
 
 impl Home {
-    fn at(path: PathBuf) -> Result<Self, StoreError> {
+    fn at(path: PathBuf, store: &Store) -> Result<Self, StoreError> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(directory) => Ok(Self { path, directory }),
+            Ok(directory) => Ok(Self {
+                path,
+                directory,
+                store: store.clone(),
+            }),
             Err(Errno::NOENT) => Err(StoreError::Missing),
             Err(source) => Err(failed("cannot open", &path)(source)),
         }
@@ -206,6 +211,12 @@ impl Home {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// All workspaces that it is one of.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Waits until no other command changes this workspace, and keeps others waiting until this value is dropped.

@@ -2,9 +2,28 @@
 
 use std::path::PathBuf;
 
+use crate::spec::asked::AskedError;
+
 /// Why no cgroup can be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CgroupError {
+    /// What its annotations ask for.
+    #[error(transparent)]
+    Asked(#[from] AskedError),
+    /// A guarantee was asked for where nobody weighs the neighbours.
+    #[error(
+        "linux.cgroupsPath: a guarantee (annotations dev.bulkhead.cpu.*, memory.reserve, io.*) holds only directly \
+         below the group {pool}, where all workspaces are weighed against each other, and this would be in {given}: \
+         leave the path out, or say {example} (podman: --cgroup-parent {pool})"
+    )]
+    Unweighed {
+        /// Where it would be.
+        given: String,
+        /// Where it should be.
+        pool: &'static str,
+        /// The whole of a path that would do.
+        example: &'static str,
+    },
     /// The machine has no cgroup v2 at all.
     #[error(
         "linux.cgroupsPath: cgroup2 is mounted nowhere on this machine; \

@@ -11,9 +11,11 @@ use crate::host::Host;
 use crate::plan::cgroup::CgroupError;
 use crate::plan::cgroup::cpu;
 use crate::plan::cgroup::device::DeviceFilter;
+use crate::plan::cgroup::guarantee;
 use crate::plan::cgroup::io;
 use crate::plan::cgroup::memory;
 use crate::plan::cgroup::other;
+use crate::spec::asked::Guarantee;
 use crate::spec::resources::Resources;
 
 /// One line for one file of the cgroup.
@@ -75,6 +77,16 @@ pub struct Present {
     pub cpu_period: Option<u64>,
 }
 
+impl Limits {
+    /// The weight for the CPU that is asked for.
+    #[must_use]
+    pub fn cpu_weight(&self) -> Option<u64> {
+        let mut written = self.writes.iter();
+        let last = written.rfind(|write| write.file == guarantee::CPU_WEIGHT)?;
+        last.value.parse().ok()
+    }
+}
+
 impl CgroupWrite {
     /// A line for a file that must be there.
     pub(super) fn new(file: &str, value: &dyn fmt::Display, field: &str) -> Self {
@@ -118,6 +130,7 @@ impl fmt::Display for CgroupWrite {
 pub(super) fn first(
     resources: Option<&Resources>,
     oci_version: &str,
+    guarantee: &Guarantee,
     host: &Host,
 ) -> Result<Limits, CgroupError> {
     let nothing = Resources::default();
@@ -126,6 +139,7 @@ pub(super) fn first(
     limits
         .writes
         .extend(other::pids_at_first(resources, oci_version));
+    guarantee::gather(guarantee, &mut limits);
     limits
         .writes
         .retain(|write| !write.lifts() || is_available(write, host));
@@ -152,6 +166,34 @@ pub fn update(
         .and_then(|memory| memory.check_before_update)
         .unwrap_or_default();
     finish(limits, host)
+}
+
+/// Adds what a workspace that is there shall be promised. What it is promised no more is written as nothing.
+pub(super) fn promise(
+    promised: &Guarantee,
+    host: &Host,
+    limits: &mut Limits,
+) -> Result<(), CgroupError> {
+    let mut more = Limits::default();
+    guarantee::gather(promised, &mut more);
+    // The weight is written when all are weighed; here it would undo what the share has become.
+    more.writes
+        .retain(|write| write.file != guarantee::CPU_WEIGHT);
+    if promised.memory_bytes == 0 && host.cgroup.controllers.contains("memory") {
+        let nothing = guarantee::write(guarantee::MEMORY_MIN, 0, "memory.reserve");
+        more.writes.push(nothing.or_skip());
+    }
+    let cpu = "annotations.dev.bulkhead.cpu.reserve".to_owned();
+    if promised.cpu_milli > 0 && !host.cgroup.controllers.contains("cpu") {
+        return Err(missing_controller(cpu, "cpu", host));
+    }
+    let more = finish(more, host)?;
+    limits.writes.extend(more.writes);
+    limits.controllers.extend(more.controllers);
+    if promised.cpu_milli > 0 {
+        limits.controllers.insert("cpu".to_owned());
+    }
+    Ok(())
 }
 
 fn gather(resources: &Resources, present: &Present) -> Result<Limits, CgroupError> {
@@ -191,7 +233,10 @@ fn is_available(write: &CgroupWrite, host: &Host) -> bool {
 }
 
 fn unavailable(write: &CgroupWrite, controller: &str, host: &Host) -> CgroupError {
-    let field = write.field.clone();
+    missing_controller(write.field.clone(), controller, host)
+}
+
+fn missing_controller(field: String, controller: &str, host: &Host) -> CgroupError {
     let controller = controller.to_owned();
     match host.cgroup.legacy_place(&controller) {
         Some(legacy) => CgroupError::BoundToV1 {

@@ -8,6 +8,7 @@ mod annotation;
 mod cpu;
 pub mod device;
 mod error;
+pub mod guarantee;
 mod io;
 mod limits;
 mod memory;
@@ -32,6 +33,8 @@ pub use place::expand_slice;
 use crate::host::Host;
 use crate::spec::Spec;
 use crate::spec::asked;
+use crate::spec::asked::Asked;
+use crate::spec::asked::Guarantee;
 use crate::spec::resources::Resources;
 
 /// Who makes the cgroup.
@@ -118,10 +121,14 @@ pub fn plan(
     host: &Host,
     options: Options,
 ) -> Result<CgroupPlan, CgroupError> {
-    let place = place::choose(request, host, options)?;
+    let guarantee = Asked::of(request.annotations)?.guarantee;
+    let place = place::choose(request, host, options, guarantee.is_some())?;
+    if guarantee.is_some() {
+        place::refuse_unweighed(&place, host, options)?;
+    }
     let mut limits = match (&place, request.resources) {
         (Place::Nowhere, _) => Limits::default(),
-        (_, resources) => limits::first(resources, request.oci_version, host)?,
+        (_, resources) => limits::first(resources, request.oci_version, &guarantee, host)?,
     };
     let properties = match &place {
         Place::Scope { unit, .. } => {
@@ -153,4 +160,25 @@ fn counted(request: &Request<'_>, host: &Host, options: Options) -> BTreeSet<Str
     let counting = ["cpu", "io", "memory", "pids"].map(str::to_owned);
     let present = |name: &String| host.cgroup.controllers.contains(name);
     counting.into_iter().filter(present).collect()
+}
+
+/// Adds to the changes of a workspace that is there what it shall be promised.
+///
+/// # Errors
+///
+/// If it is where nobody weighs its neighbours, or a controller is not there.
+pub fn promise(
+    place: &Place,
+    promised: &Guarantee,
+    host: &Host,
+    limits: &mut Limits,
+) -> Result<(), CgroupError> {
+    let manager = match place {
+        Place::Nowhere => Manager::Disabled,
+        Place::Directory { .. } => Manager::Cgroupfs,
+        Place::Scope { .. } => Manager::Systemd,
+    };
+    let rootless = host.caller.uid != 0 || host.caller.in_user_namespace;
+    place::refuse_unweighed(place, host, Options { manager, rootless })?;
+    limits::promise(promised, host, limits)
 }

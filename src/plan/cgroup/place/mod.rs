@@ -17,6 +17,12 @@ use crate::plan::cgroup::Request;
 /// What a scope's name begins with unless the bundle says otherwise.
 const PREFIX: &str = "bulkhead";
 
+/// The group that workspaces are weighed against each other in, and where a workspace with a guarantee goes by itself.
+/// Others may be named after it: `bulkhead-NAME`.
+const POOL: &str = "bulkhead";
+/// The same where systemd makes it.
+const SLICE: &str = "bulkhead.slice";
+
 /// Where a workspace is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
@@ -65,13 +71,54 @@ impl Place {
             }
         }
     }
+
+    /// The group in which this is weighed against others, from the mount point on; none if nobody weighs it.
+    #[must_use]
+    pub fn pool(&self) -> Option<&Path> {
+        let (Self::Directory { path, .. } | Self::Scope { path, .. }) = self else {
+            return None;
+        };
+        let pool = path.parent()?;
+        let name = pool.file_name()?.to_str()?;
+        let ours = name == POOL || name == SLICE || name.starts_with("bulkhead-");
+        ours.then_some(pool)
+    }
 }
 
-/// Chooses the place.
+/// Refuses a place where a guarantee would be an empty word: outside a pool, or in one whose own neighbours are not
+/// weighed.
+pub(super) fn refuse_unweighed(
+    place: &Place,
+    host: &Host,
+    options: Options,
+) -> Result<(), CgroupError> {
+    let beside_caller = host.cgroup.own.parent().and_then(below_root);
+    let outermost = |pool: &Path| {
+        let around = pool.parent().unwrap_or(Path::new(""));
+        around == Path::new("") || options.rootless || Some(around) == beside_caller.as_deref()
+    };
+    if place.pool().is_some_and(outermost) {
+        return Ok(());
+    }
+    let (pool, example) = match options.manager {
+        Manager::Systemd => (SLICE, "\"bulkhead.slice:bulkhead:NAME\""),
+        Manager::Cgroupfs | Manager::Disabled => ("/bulkhead", "\"/bulkhead/NAME\""),
+    };
+    let given = place.directory();
+    let given = given.map_or("no cgroup".to_owned(), |path| path.display().to_string());
+    Err(CgroupError::Unweighed {
+        given,
+        pool,
+        example,
+    })
+}
+
+/// Chooses the place; `promised` is whether it was promised anything.
 pub(super) fn choose(
     request: &Request<'_>,
     host: &Host,
     options: Options,
+    promised: bool,
 ) -> Result<Place, CgroupError> {
     let mount = match (options.manager, &host.cgroup.mount) {
         (Manager::Disabled, _) => return Ok(Place::Nowhere),
@@ -80,13 +127,15 @@ pub(super) fn choose(
         (_, None) => return Err(CgroupError::NoCgroup2),
     };
     if options.manager == Manager::Systemd {
-        return scope(request, host, options, mount);
+        return scope(request, host, options, (mount, promised));
     }
-    let given = Path::new(if request.path.is_empty() {
-        request.id
-    } else {
-        request.path
-    });
+    let given = match (request.path, promised) {
+        ("", false) => PathBuf::from(request.id),
+        // A user's own groups are beside the caller, those of the machine at its root.
+        ("", true) if options.rootless => Path::new(POOL).join(request.id),
+        ("", true) => Path::new("/").join(POOL).join(request.id),
+        (path, _) => PathBuf::from(path),
+    };
     let own = host.cgroup.own.parent().unwrap_or(Path::new("/"));
     let path = below_root(&own.join(given)).ok_or_else(|| CgroupError::PathEscapes {
         given: request.path.to_owned(),
@@ -111,14 +160,19 @@ fn scope(
     request: &Request<'_>,
     host: &Host,
     options: Options,
-    mount: PathBuf,
+    (mount, promised): (PathBuf, bool),
 ) -> Result<Place, CgroupError> {
     if !host.cgroup.systemd {
         return Err(CgroupError::NoSystemd);
     }
     let words: Vec<&str> = request.path.split(':').collect();
     let (slice, prefix, name) = match words.as_slice() {
+        [""] if promised => (SLICE, PREFIX, request.id),
         [""] => ("", PREFIX, request.id),
+        // What a document says, which does not know who will make its cgroup.
+        [path] if below_pool(path).is_some() => {
+            (SLICE, PREFIX, below_pool(path).unwrap_or_default())
+        }
         [slice, prefix, name] if !name.is_empty() => (*slice, *prefix, *name),
         _ => {
             return Err(CgroupError::NotAScope {
@@ -144,6 +198,15 @@ fn scope(
         user: options.rootless.then_some(host.caller.host_uid),
     };
     Ok(Place::Scope { mount, path, unit })
+}
+
+/// The name in `/bulkhead/NAME`.
+fn below_pool(path: &str) -> Option<&str> {
+    let name = path
+        .strip_prefix('/')?
+        .strip_prefix(POOL)?
+        .strip_prefix('/')?;
+    (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
 /// The group below which the systemd in question keeps its slices, from the mount point on.

@@ -20,6 +20,10 @@ fn host(own: &str) -> Host {
 }
 
 fn chosen(path: &str, manager: Manager, rootless: bool) -> Result<Place, CgroupError> {
+    placed(path, Options { manager, rootless }, false)
+}
+
+fn placed(path: &str, options: Options, promised: bool) -> Result<Place, CgroupError> {
     let request = Request {
         id: "web-1",
         oci_version: "1.3.0",
@@ -28,11 +32,7 @@ fn chosen(path: &str, manager: Manager, rootless: bool) -> Result<Place, CgroupE
         annotations: &BTreeMap::new(),
         owner: None,
     };
-    choose(
-        &request,
-        &host("/user.slice/me.scope"),
-        Options { manager, rootless },
-    )
+    choose(&request, &host("/user.slice/me.scope"), options, promised)
 }
 
 fn directory(path: &str) -> PathBuf {
@@ -156,4 +156,49 @@ fn a_slice_with_an_empty_part_is_refused() {
 #[test]
 fn a_disabled_manager_makes_no_place() {
     assert_eq!(chosen("/x", Manager::Disabled, false), Ok(Place::Nowhere));
+}
+
+#[test]
+fn whoever_is_promised_something_is_where_all_are_weighed() {
+    let options = |manager, rootless| Options { manager, rootless };
+    let at = |manager, rootless| {
+        let place = placed("", options(manager, rootless), true).unwrap();
+        refuse_unweighed(
+            &place,
+            &host("/user.slice/me.scope"),
+            options(manager, rootless),
+        )
+        .unwrap();
+        place.directory().unwrap()
+    };
+    assert_eq!(
+        at(Manager::Cgroupfs, false),
+        Path::new("/sys/fs/cgroup/bulkhead/web-1")
+    );
+    assert_eq!(
+        at(Manager::Cgroupfs, true),
+        Path::new("/sys/fs/cgroup/user.slice/bulkhead/web-1")
+    );
+    assert_eq!(
+        at(Manager::Systemd, false),
+        Path::new("/sys/fs/cgroup/bulkhead.slice/bulkhead-web-1.scope")
+    );
+}
+
+#[test]
+fn a_promise_is_refused_where_nobody_weighs_the_neighbours() {
+    for path in ["/web-1", "/docker/web-1", "/a/bulkhead/web-1"] {
+        let options = Options::default();
+        let place = placed(path, options, true).unwrap();
+        let refused = refuse_unweighed(&place, &host("/user.slice/me.scope"), options);
+        let text = refused.unwrap_err().to_string();
+        assert!(text.contains("say \"/bulkhead/NAME\""), "{text}");
+    }
+}
+
+#[test]
+fn a_path_of_a_document_is_a_scope_where_systemd_makes_it() {
+    let (path, slice) = scope_of("/bulkhead/web-1", false);
+    assert_eq!(path, Path::new("bulkhead.slice/bulkhead-web-1.scope"));
+    assert_eq!(slice, "bulkhead.slice");
 }
