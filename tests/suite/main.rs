@@ -16,6 +16,7 @@ mod crash;
 mod document;
 mod events;
 mod exec;
+mod guarantee;
 mod handing;
 mod hooks;
 mod host;

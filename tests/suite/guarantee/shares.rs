@@ -1,0 +1,237 @@
+//! The tables of the papers, measured: a reservation beside hogs, fair shares, caps, and hostile neighbours.
+//!
+//! Figures are read from `cpu.stat`, over windows that are long beside the kernel's own balancing. Shares are of what
+//! the workspaces of the test used together, so that other tests of the same machine do not count; whether a guarantee
+//! held is asked of the clock.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use super::Scene;
+use super::cpus;
+use crate::need;
+
+/// How long is measured.
+const WINDOW: Duration = Duration::from_secs(8);
+/// How long work that has begun is let go on before it is measured.
+const SETTLING: Duration = Duration::from_secs(2);
+/// How many workspaces there are.
+const COUNT: usize = 8;
+/// How many processes try to use all CPUs in the workspace that is looked at.
+const WANTED: usize = 2;
+
+/// A script that starts so many hogs and stays.
+fn hogs(count: usize) -> String {
+    format!("i=0; while [ $i -lt {count} ]; do while :; do :; done & i=$((i+1)); done; wait")
+}
+
+/// Waits until so many tasks are in each of the groups.
+fn wait_for_tasks(scene: &Scene, ids: &[String], count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let ready = |id: &String| {
+        let tasks = scene.read(id, "cgroup.procs");
+        tasks.lines().count() >= count
+    };
+    while !ids.iter().all(ready) {
+        assert!(Instant::now() < deadline, "{count} tasks did not come");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+fn pass(time: Duration) {
+    let until = Instant::now() + time;
+    while let Some(left) = until
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
+        std::thread::park_timeout(left);
+    }
+}
+
+/// Seconds of CPU time.
+fn used(scene: &Scene, id: &str) -> f64 {
+    let stat = scene.read(id, "cpu.stat");
+    let line = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("usage_usec "));
+    line.unwrap().parse::<f64>().unwrap() / 1e6
+}
+
+/// What each used in a window, in CPUs.
+fn measure(scene: &Scene, ids: &[String]) -> Vec<f64> {
+    let all = || ids.iter().map(|id| used(scene, id)).collect::<Vec<f64>>();
+    let (begun, before) = (Instant::now(), all());
+    pass(WINDOW);
+    let (after, took) = (all(), begun.elapsed().as_secs_f64());
+    after
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| (after - before) / took)
+        .collect()
+}
+
+/// Each one's part of what all used, in percent.
+fn percents(used: &[f64]) -> Vec<f64> {
+    let sum: f64 = used.iter().sum();
+    used.iter().map(|one| one * 100.0 / sum).collect()
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "the table is what the measurement is for"
+)]
+fn row(text: &str) {
+    println!("{text}");
+}
+
+fn one_decimal(all: &[f64]) -> String {
+    let words: Vec<String> = all.iter().map(|one| format!("{one:.1}")).collect();
+    words.join(" ")
+}
+
+/// Eight workspaces, of which the first wants all and the others run so many hogs each.
+fn crowd(scene: &Scene, count: usize, reserve: &str) -> Vec<String> {
+    let mut ids = Vec::new();
+    for index in 0..COUNT {
+        let asked = [("cpu.reserve", reserve)];
+        let (script, asked) = match index {
+            0 => (hogs(WANTED), &asked[..]),
+            _ => (hogs(count), &[][..]),
+        };
+        let (bundle, id) = scene.asking(&script, asked);
+        scene.start(bundle, &id);
+        ids.push(id);
+    }
+    wait_for_tasks(scene, &ids[1..], count + 1);
+    wait_for_tasks(scene, &ids[..1], WANTED + 1);
+    pass(SETTLING);
+    ids
+}
+
+/// With a quarter of the machine reserved, and without: the first one's part, and those of the others.
+fn beside(count: usize) {
+    let scene = Scene::new();
+    let all = scene.capacity("cpu")["capacity_millicpus"]
+        .as_u64()
+        .unwrap();
+    let quarter = cpus(all / 4);
+    let ids = crowd(&scene, count, &quarter);
+    let reserved = percents(&measure(&scene, &ids));
+    scene
+        .home
+        .bulkhead(["update", "--cpu-reserve", "0", &ids[0]])
+        .ok();
+    pass(SETTLING);
+    let fair = percents(&measure(&scene, &ids));
+    row(&format!(
+        "7 x {count} hogs, 25 % reserved: {}",
+        one_decimal(&reserved)
+    ));
+    row(&format!(
+        "7 x {count} hogs, none reserved: {}",
+        one_decimal(&fair)
+    ));
+    assert!((reserved[0] - 25.0).abs() <= 2.0, "{reserved:?}");
+    let due = 100.0 / 8.0;
+    assert!(fair.iter().all(|one| (one - due).abs() <= 2.0), "{fair:?}");
+}
+
+#[test]
+fn a_quarter_stays_a_quarter_beside_one_hog_each() {
+    need!(root, limits, machine);
+    beside(1);
+}
+
+#[test]
+fn a_quarter_stays_a_quarter_beside_eight_hogs_each() {
+    need!(root, limits, machine);
+    beside(8);
+}
+
+#[test]
+fn a_quarter_stays_a_quarter_beside_sixty_four_hogs_each() {
+    need!(root, limits, machine);
+    beside(64);
+}
+
+#[test]
+fn a_cap_is_never_exceeded() {
+    need!(root, limits, machine);
+    let scene = Scene::new();
+    let (bundle, id) = scene.asking(&hogs(4), &[]);
+    scene.start(bundle, &id);
+    scene
+        .home
+        .bulkhead(["update", "--cpu-limit", "0.5", &id])
+        .ok();
+    let ids = [id];
+    wait_for_tasks(&scene, &ids, 5);
+    pass(SETTLING);
+    let used = measure(&scene, &ids)[0];
+    row(&format!("4 hogs, cpu.limit 0.5: {used:.3} CPUs"));
+    assert!(used <= 0.5 * 1.02, "{used}");
+    assert!(used > 0.4, "the hogs did not run: {used}");
+}
+
+/// What a victim with a quarter of the machine gets of it beside seven workspaces that do this.
+fn victim_of(name: &str, script: &str, limits: &serde_json::Value) {
+    let scene = Scene::new();
+    let all = scene.capacity("cpu")["capacity_millicpus"]
+        .as_u64()
+        .unwrap();
+    let (bundle, victim) = scene.asking(&hogs(WANTED), &[("cpu.reserve", &cpus(all / 4))]);
+    scene.start(bundle, &victim);
+    for _ in 1..COUNT {
+        let (bundle, id) = scene.asking(script, &[]);
+        let bundle = bundle.with(|config| config["linux"]["resources"] = limits.clone());
+        scene.start(bundle, &id);
+    }
+    wait_for_tasks(&scene, std::slice::from_ref(&victim), WANTED + 1);
+    pass(SETTLING);
+    let used = measure(&scene, std::slice::from_ref(&victim))[0];
+    let whole = f64::from(u32::try_from(all).unwrap()) / 1000.0;
+    let part = used * 100.0 / (whole / 4.0);
+    row(&format!(
+        "7 x {name}: victim has {used:.3} of {whole} CPUs, {part:.1} % of its guarantee"
+    ));
+    assert!(part >= 95.0, "{part}");
+}
+
+#[test]
+fn a_fork_bomb_does_not_take_from_a_guarantee() {
+    need!(root, limits, machine);
+    let limits = serde_json::json!({"pids": {"limit": 100}});
+    victim_of(
+        "fork bomb",
+        "while :; do (:) & (:) & done 2>/dev/null",
+        &limits,
+    );
+}
+
+#[test]
+fn a_memory_hog_does_not_take_from_a_guarantee() {
+    need!(root, limits, machine);
+    let limits = serde_json::json!({"memory": {"limit": 67_108_864, "swap": 67_108_864}});
+    // Every killing is told on the console, which is a serial line here: that would be what is measured.
+    std::fs::write("/proc/sys/kernel/printk", "1").unwrap();
+    victim_of(
+        "memory hog",
+        "while :; do tail /dev/zero; done 2>/dev/null",
+        &limits,
+    );
+}
+
+#[test]
+fn a_write_hog_does_not_take_from_a_guarantee() {
+    need!(root, limits, machine);
+    let script =
+        "while :; do dd if=/dev/zero of=/root/x bs=64k count=256 conv=fsync; done 2>/dev/null";
+    victim_of("write hog", script, &serde_json::json!({}));
+}
+
+#[test]
+fn a_packet_flood_does_not_take_from_a_guarantee() {
+    need!(root, limits, machine);
+    let script = "while :; do nc -u 127.0.0.1 9 </dev/zero; done 2>/dev/null";
+    victim_of("packet flood", script, &serde_json::json!({}));
+}
