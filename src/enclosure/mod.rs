@@ -208,12 +208,12 @@ impl Enclosure {
     /// Tells systemd, which would else write its own values again.
     fn tell(&self, limits: &Limits) -> Result<()> {
         let properties = unit::properties(limits);
-        match &self.place {
-            Place::Scope { unit, .. } if !properties.is_empty() => {
-                Ok(systemd::change(unit, &properties)?)
-            }
-            _ => Ok(()),
+        if let Place::Scope { unit, .. } = &self.place
+            && !properties.is_empty()
+        {
+            systemd::change(unit, &properties)?;
         }
+        Ok(())
     }
 
     /// What is in force, for planning an update.

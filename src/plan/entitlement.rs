@@ -217,11 +217,7 @@ mod tests {
         let one = (0..CPU, 1u64..=10_000, any::<bool>());
         (CPU..64 * CPU, prop::collection::vec(one, 1..12)).prop_map(|(capacity, all)| {
             let members = all.into_iter().map(|(reserve, share, promised)| {
-                let reserve = if promised {
-                    reserve.min(capacity / 12)
-                } else {
-                    0
-                };
+                let reserve = reserve.min(capacity / 12) * u64::from(promised);
                 Member { reserve, share }
             });
             (capacity, members.collect())
