@@ -11,6 +11,7 @@ pub mod estate;
 pub mod found;
 pub mod handing;
 pub mod hooks;
+pub mod host_file;
 pub mod hot_mounts;
 mod image_user;
 pub mod images;

@@ -9,8 +9,8 @@ use crate::plan::admission::Amounts;
 use crate::plan::admission::Capacity;
 use crate::plan::admission::Resource;
 use crate::spec::list;
-use crate::workspace::admission::host_file::HostFile;
-use crate::workspace::admission::host_file::HostFileError;
+use crate::workspace::host_file::HostFile;
+use crate::workspace::host_file::HostFileError;
 use crate::workspace::root::StateRoot;
 
 /// What the host keeps of its CPUs when nobody says: a twentieth.

@@ -8,7 +8,6 @@
 //! Whoever holds the lock of a workspace may wait for this one, never the other way about.
 
 mod capacity;
-mod host_file;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -18,8 +17,6 @@ use std::path::PathBuf;
 use rustix::fs::FlockOperation;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
-
-pub use host_file::HostFileError;
 
 use crate::enclosure::Enclosure;
 use crate::enclosure::EnclosureError;
@@ -69,7 +66,7 @@ pub struct Survey {
 ///
 /// # Errors
 ///
-/// [`HostFileError`]; or the store cannot be read.
+/// [`WorkspaceError::HostFile`]; or the store cannot be read.
 pub fn survey(store: &Store) -> Result<Survey, WorkspaceError> {
     let living = living(store)?;
     Survey::of(store, &blueprint::look()?, &living)

@@ -92,6 +92,19 @@ impl Scene {
         self.bundles.lock().unwrap().push(bundle);
     }
 
+    /// Lets everybody begin who waits for the file `/go`.
+    fn go(&self) {
+        for bundle in self.bundles.lock().unwrap().iter() {
+            std::fs::write(bundle.rootfs("go"), "").unwrap();
+        }
+    }
+
+    /// Lets everybody stand still, so that commands need not share the machine with them, or go on.
+    fn stand_still(&self, still: bool) {
+        let value = if still { "1" } else { "0" };
+        std::fs::write(self.pool.path().join("cgroup.freeze"), value).unwrap();
+    }
+
     /// Tries to make one.
     fn try_to_hold(&self, asked: &[(&str, &str)]) -> (Said, String) {
         let (bundle, id) = self.asking("exec sleep 1000", asked);

@@ -20,6 +20,11 @@ const COUNT: usize = 8;
 /// How many processes try to use all CPUs in the workspace that is looked at.
 const WANTED: usize = 2;
 
+/// A script that does something when it is told to, so that it is not in the way while others are made.
+fn told(script: &str) -> String {
+    format!("while [ ! -e /go ]; do sleep 0.2; done; {script}")
+}
+
 /// A script that starts so many hogs and stays.
 fn hogs(count: usize) -> String {
     format!("i=0; while [ $i -lt {count} ]; do while :; do :; done & i=$((i+1)); done; wait")
@@ -98,10 +103,11 @@ fn crowd(scene: &Scene, count: usize, reserve: &str) -> Vec<String> {
             0 => (hogs(WANTED), &asked[..]),
             _ => (hogs(count), &[][..]),
         };
-        let (bundle, id) = scene.asking(&script, asked);
+        let (bundle, id) = scene.asking(&told(&script), asked);
         scene.start(bundle, &id);
         ids.push(id);
     }
+    scene.go();
     wait_for_tasks(scene, &ids[1..], count + 1);
     wait_for_tasks(scene, &ids[..1], WANTED + 1);
     pass(SETTLING);
@@ -117,12 +123,15 @@ fn beside(count: usize) {
     let quarter = cpus(all / 4);
     let ids = crowd(&scene, count, &quarter);
     let reserved = percents(&measure(&scene, &ids));
+    scene.stand_still(true);
     scene
         .home
         .bulkhead(["update", "--cpu-reserve", "0", &ids[0]])
         .ok();
+    scene.stand_still(false);
     pass(SETTLING);
     let fair = percents(&measure(&scene, &ids));
+    scene.stand_still(true);
     row(&format!(
         "7 x {count} hogs, 25 % reserved: {}",
         one_decimal(&reserved)
@@ -158,13 +167,14 @@ fn a_quarter_stays_a_quarter_beside_sixty_four_hogs_each() {
 fn a_cap_is_never_exceeded() {
     need!(root, limits, machine);
     let scene = Scene::new();
-    let (bundle, id) = scene.asking(&hogs(4), &[]);
+    let (bundle, id) = scene.asking(&told(&hogs(4)), &[]);
     scene.start(bundle, &id);
     scene
         .home
         .bulkhead(["update", "--cpu-limit", "0.5", &id])
         .ok();
     let ids = [id];
+    scene.go();
     wait_for_tasks(&scene, &ids, 5);
     pass(SETTLING);
     let used = measure(&scene, &ids)[0];
@@ -179,16 +189,18 @@ fn victim_of(name: &str, script: &str, limits: &serde_json::Value) {
     let all = scene.capacity("cpu")["capacity_millicpus"]
         .as_u64()
         .unwrap();
-    let (bundle, victim) = scene.asking(&hogs(WANTED), &[("cpu.reserve", &cpus(all / 4))]);
+    let (bundle, victim) = scene.asking(&told(&hogs(WANTED)), &[("cpu.reserve", &cpus(all / 4))]);
     scene.start(bundle, &victim);
     for _ in 1..COUNT {
-        let (bundle, id) = scene.asking(script, &[]);
+        let (bundle, id) = scene.asking(&told(script), &[]);
         let bundle = bundle.with(|config| config["linux"]["resources"] = limits.clone());
         scene.start(bundle, &id);
     }
+    scene.go();
     wait_for_tasks(&scene, std::slice::from_ref(&victim), WANTED + 1);
     pass(SETTLING);
     let used = measure(&scene, std::slice::from_ref(&victim))[0];
+    scene.stand_still(true);
     let whole = f64::from(u32::try_from(all).unwrap()) / 1000.0;
     let part = used * 100.0 / (whole / 4.0);
     row(&format!(

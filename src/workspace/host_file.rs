@@ -13,13 +13,13 @@ use crate::spec::quantity;
 
 /// What the file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct HostFile {
+pub struct HostFile {
     /// Thousandths of a CPU that are promised to nobody.
-    pub(super) cpu_milli: Option<u64>,
+    pub cpu_milli: Option<u64>,
     /// Bytes of memory that are promised to nobody.
-    pub(super) memory_bytes: Option<u64>,
+    pub memory_bytes: Option<u64>,
     /// What cannot be found out: how much disks and networks can do.
-    pub(super) amounts: Amounts,
+    pub amounts: Amounts,
 }
 
 /// The file cannot be used.
@@ -118,7 +118,7 @@ impl HostFile {
     /// # Errors
     ///
     /// [`HostFileError`] names file, line and key.
-    pub(super) fn read(path: &Path) -> Result<Self, HostFileError> {
+    pub fn read(path: &Path) -> Result<Self, HostFileError> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text, path),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
