@@ -1,5 +1,6 @@
 //! `gc`: remove what lost workspaces have left.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -9,6 +10,9 @@ use crate::cli::log;
 use crate::cli::session::Session;
 use crate::cli::table;
 use crate::monitor;
+use crate::network;
+use crate::workspace::store::Store;
+use crate::workspace::wiring;
 
 /// Remove what lost workspaces have left on the host, and watch over those that lost their monitor
 ///
@@ -40,8 +44,29 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
             Err(error) => failures.push(format!("{id}: {}", log::one_line(&error.into()))),
         }
     }
+    match networks(&store, args.dry_run) {
+        Ok(gone) => {
+            let text: String = gone.iter().map(|line| format!("{line}\n")).collect();
+            table::print(text.as_bytes())?;
+        }
+        Err(error) => failures.push(log::one_line(&error)),
+    }
     if failures.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
     bail!("not everything could be cleared: {}", failures.join("; "))
+}
+
+/// Takes workspaces that are not there any more off their networks, and removes networks without any.
+fn networks(store: &Store, dry_run: bool) -> anyhow::Result<Vec<String>> {
+    let live: BTreeSet<String> = store.ids()?.iter().map(ToString::to_string).collect();
+    if !dry_run {
+        let gone = network::collect(&wiring::places(store.places()), &live)?;
+        return Ok(gone.iter().map(|what| format!("removed: {what}")).collect());
+    }
+    let all = wiring::addresses(store.places());
+    let dead = all.keys().filter(|id| !live.contains(*id));
+    Ok(dead
+        .map(|id| format!("to be removed: lease of {id} on its network"))
+        .collect())
 }

@@ -1,5 +1,6 @@
 //! `ls`: all workspaces, with what they are granted.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::time::SystemTime;
@@ -21,6 +22,7 @@ use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
 use crate::workspace::lease::now_us;
 use crate::workspace::store::Store;
+use crate::workspace::wiring;
 
 /// List the workspaces with what they are granted
 ///
@@ -40,7 +42,7 @@ struct Row {
     isolation: &'static str,
     status: String,
     pid: Option<i32>,
-    addresses: Vec<String>,
+    addresses: Vec<IpAddr>,
     cpu_reserve_milli: Option<u64>,
     memory_reserve_bytes: Option<u64>,
     lease: Option<Granted>,
@@ -62,9 +64,13 @@ struct Granted {
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     let store = session.store()?;
     let mut rows = Vec::new();
+    let mut addresses = wiring::addresses(store.places());
     for id in store.ids()? {
         match row(&store, &id) {
-            Ok(row) => rows.push(row),
+            Ok(row) => rows.push(Row {
+                addresses: addresses.remove(id.as_str()).unwrap_or_default(),
+                ..row
+            }),
             // One that is deleted meanwhile does not keep the others from being listed.
             Err(error) => session.ignore(&format!("{id} cannot be read"), error),
         }
@@ -147,7 +153,12 @@ fn cells(rows: &[Row]) -> Vec<[String; 10]> {
             row.status.clone(),
             match row.addresses.is_empty() {
                 true => none(),
-                false => row.addresses.join(","),
+                false => row
+                    .addresses
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(","),
             },
             row.cpu_reserve_milli.map_or_else(none, quantity::cpus_text),
             row.memory_reserve_bytes.map_or_else(none, bytes),

@@ -1,5 +1,6 @@
 //! What a monitor does all the time: waits for whatever concerns its workspace first, and sees to it.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 use std::time::Instant;
@@ -35,6 +36,7 @@ use crate::sys::signal::Signals;
 use crate::workspace::estate;
 use crate::workspace::found::Workspace;
 use crate::workspace::store::Store;
+use crate::workspace::wiring;
 
 /// How long a program that was told to end may take.
 const GRACE: Duration = Duration::from_secs(10);
@@ -63,6 +65,8 @@ pub(super) struct Watch<'a> {
     restarts: bool,
     resets: Resets,
     manager: Manager,
+    /// What it had of its network before it is started again.
+    addresses: Vec<IpAddr>,
     /// It stands still because its lease has ended.
     held: bool,
     kill_at: Option<Instant>,
@@ -118,6 +122,7 @@ impl<'a> Watch<'a> {
             alarm,
             memory: None,
             restarts: asked.over_limit == Wanted::Reset,
+            addresses: Vec::new(),
             held: false,
             kill_at: None,
             start_at: None,
@@ -383,6 +388,10 @@ impl<'a> Watch<'a> {
         ));
         self.resets.write(&self.workspace).unwrap_or_default();
         self.memory = None;
+        let id = self.workspace.record().id.as_str();
+        self.addresses = wiring::addresses(self.store.places())
+            .remove(id)
+            .unwrap_or_default();
         let settled = self.workspace.settle(None, &Remarks::none(self.store));
         if let Some(program) = self.program.take() {
             program.collect();
@@ -412,7 +421,10 @@ impl<'a> Watch<'a> {
         let id = self.workspace.record().id.clone();
         streams::lead_into(&estate::place(self.store.places(), &id), false)?;
         let remarks = Remarks::none(self.store);
-        let made = self.workspace.again(self.store, self.manager, &remarks);
+        let addresses = &self.addresses;
+        let made = self
+            .workspace
+            .again(self.store, self.manager, addresses, &remarks);
         let started = made.and_then(|(plan, made)| self.workspace.let_go(&plan, made, &remarks));
         streams::lead_nowhere()?;
         Ok(Program::child(started?))

@@ -158,6 +158,14 @@ pub enum WorkspaceError {
     /// A terminal was asked for, and nobody would have its other end.
     #[error("process.terminal: a detached workspace needs --console-socket")]
     NoConsole,
+    /// A wall was asked for that there is not.
+    #[error("isolation: microvm: this version has the container alone")]
+    NoMachine,
+    /// Only a monitor that is its parent can start it again.
+    #[error(
+        "annotations.dev.bulkhead.memory.on_over_limit: only `up` can start a workspace again; make it with that"
+    )]
+    NoReset,
     /// It was to be undone before its program ran.
     #[error("it was not started")]
     Unwanted,

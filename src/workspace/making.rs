@@ -17,6 +17,7 @@ use crate::enclosure::Place;
 use crate::enclosure::rdt;
 use crate::plan::network::NetworkPlan;
 use crate::spec::Spec;
+use crate::spec::asked::OverLimit;
 use crate::spec::state::Status;
 use crate::sys::socket;
 use crate::workspace::admission;
@@ -87,6 +88,7 @@ pub fn create(
     report: &dyn Report,
 ) -> Result<(), WorkspaceError> {
     let blueprint = Blueprint::draw(wish, &store.root().join(&wish.id), report)?;
+    refuse_reset(&blueprint)?;
     let console = connect_console(&blueprint, receipts)?;
     if console.is_none() && blueprint.spec.process.terminal {
         return Err(WorkspaceError::NoConsole);
@@ -98,6 +100,14 @@ pub fn create(
     };
     let standing = build(store, wish, &blueprint, arrangement, report)?;
     hand_back(&standing, receipts).or_else(|error| take_back(standing, error, report))
+}
+
+/// Nobody is there to start it again who has its streams.
+pub(super) fn refuse_reset(blueprint: &Blueprint) -> Result<(), WorkspaceError> {
+    match blueprint.asked.over_limit {
+        OverLimit::Kill => Ok(()),
+        OverLimit::Reset => Err(WorkspaceError::NoReset),
+    }
 }
 
 /// The caller's console socket, where the configuration asks for a terminal.

@@ -38,4 +38,4 @@ pub mod starting;
 pub mod store;
 mod streams;
 pub mod terminal;
-mod wiring;
+pub mod wiring;

@@ -1,6 +1,7 @@
 //! Makes a workspace for a process that stays with it: its parent, who may end it, give back what it holds, and make it
 //! again in the same place.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
@@ -10,6 +11,8 @@ use crate::enclosure::Place;
 use crate::plan::Plan;
 use crate::plan::cgroup::Manager;
 use crate::spec::Spec;
+use crate::spec::asked::Isolation;
+use crate::spec::asked::Network;
 use crate::spec::process::RlimitKind;
 use crate::sys::process::Exit;
 use crate::workspace::blueprint::Blueprint;
@@ -67,7 +70,19 @@ fn draw(store: &Store, wish: &Wish, report: &dyn Report) -> Result<Blueprint, Wo
     if blueprint.spec.process.terminal {
         return Err(WorkspaceError::NoConsole);
     }
+    if blueprint.asked.isolation == Some(Isolation::MicroVm) {
+        return Err(WorkspaceError::NoMachine);
+    }
     Ok(blueprint)
+}
+
+/// Asks for the addresses that it had, where it does not ask for any itself.
+fn keep_addresses(blueprint: &mut Blueprint, addresses: &[IpAddr]) {
+    if let Some(Network::Bridge(bridged)) = &mut blueprint.asked.network
+        && bridged.addresses.is_empty()
+    {
+        bridged.addresses = addresses.to_vec();
+    }
 }
 
 fn arrangement(timed: bool) -> Arrangement {
@@ -227,7 +242,8 @@ impl Workspace {
         removing::all_or_several(removing::remove(home, Some(&record), report))
     }
 
-    /// Ends it and makes it again under the same name, from the same bundle, its program waiting to be let go.
+    /// Ends it and makes it again under the same name, from the same bundle, at the same `addresses` of its network, its
+    /// program waiting to be let go.
     ///
     /// # Errors
     ///
@@ -236,6 +252,7 @@ impl Workspace {
         &mut self,
         store: &Store,
         manager: Manager,
+        addresses: &[IpAddr],
         report: &dyn Report,
     ) -> Result<(Plan, Made), WorkspaceError> {
         self.lock()?;
@@ -249,7 +266,7 @@ impl Workspace {
             no_new_keyring: false,
             preserve_fds: 0,
         };
-        let made = self.again_locked(store, &wish, report);
+        let made = self.again_locked(store, &wish, addresses, report);
         self.unlock()?;
         made
     }
@@ -258,12 +275,14 @@ impl Workspace {
         &mut self,
         store: &Store,
         wish: &Wish,
+        addresses: &[IpAddr],
         report: &dyn Report,
     ) -> Result<(Plan, Made), WorkspaceError> {
         self.give_back(report)?;
         removing::after_the_end(Some(&self.record), report);
+        let mut blueprint = draw(store, wish, report)?;
+        keep_addresses(&mut blueprint, addresses);
         self.home.forget(store::SETTLED)?;
-        let blueprint = draw(store, wish, report)?;
         let network = wiring::plan(&blueprint, wish.id.as_str(), store.places())?;
         let created = std::mem::take(&mut self.record.created);
         self.record = making::intent(wish, &blueprint)?;

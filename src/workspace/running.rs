@@ -48,6 +48,7 @@ pub fn run(
     report: &dyn Report,
 ) -> Result<Option<Exit>, WorkspaceError> {
     let blueprint = Blueprint::draw(wish, &store.root().join(&wish.id), report)?;
+    making::refuse_reset(&blueprint)?;
     let mut console = Console::arrange(
         making::connect_console(&blueprint, receipts)?,
         &blueprint,

@@ -4,6 +4,7 @@
 //! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are files in the workspace's home that are mounted over those
 //! of its root, but where the bundle mounts something itself. They belong to the workspace, which may write to them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -143,6 +144,23 @@ fn places_of(home: &Home) -> Places {
         root: root.to_owned(),
         leases: root.join("@networks"),
     }
+}
+
+/// Where the networks of a state root are.
+#[must_use]
+pub fn places(root: &StateRoot) -> Places {
+    Places {
+        root: root.path.clone(),
+        leases: root.shared("networks"),
+    }
+}
+
+/// The addresses of all workspaces of a state root that have any, by name; none of networks that cannot be read.
+#[must_use]
+pub fn addresses(root: &StateRoot) -> BTreeMap<String, Vec<IpAddr>> {
+    let networks = network::list(&places(root)).unwrap_or_default();
+    let leases = networks.into_iter().flat_map(|network| network.leases);
+    leases.map(|(id, lease)| (id, lease.addresses)).collect()
 }
 
 /// What the administrator says a network carries.

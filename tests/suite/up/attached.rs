@@ -5,6 +5,7 @@ use std::io::Read;
 use super::Document;
 use super::signal;
 use crate::need;
+use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::home::Said;
 
@@ -121,4 +122,14 @@ fn what_a_workspace_writes_to_its_root_goes_with_it() {
         assert!(!document.bundle.rootfs("/new").exists());
     }
     document.vanishes(&home);
+}
+
+#[test]
+fn only_up_starts_workspaces_again() {
+    let home = Home::new();
+    let bundle = Bundle::shell("exit 0").with(|config| {
+        config["annotations"] = serde_json::json!({ "dev.bulkhead.memory.on_over_limit": "reset" });
+    });
+    let refused = home.run(&bundle).failed();
+    assert!(refused.contains("only `up` can start"), "{refused}");
 }
