@@ -44,6 +44,7 @@ use crate::workspace::store;
 use crate::workspace::store::Store;
 use crate::workspace::streams;
 use crate::workspace::streams::Stream;
+use crate::workspace::wiring;
 
 /// How long processes that CRIU has killed may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -98,8 +99,12 @@ impl<'a> Subject<'a> {
     fn of(workspace: &'a Workspace, pid: i32) -> Result<Self, WorkspaceError> {
         let mut spec = workspace.spec()?;
         notify::prepare_again(&mut spec, &workspace.home);
-        if Asked::of(&spec.annotations)?.layer.is_some() {
+        let asked = Asked::of(&spec.annotations)?;
+        if asked.layer.is_some() {
             return Err(ImagesError::Layered.into());
+        }
+        if wiring::asked_for(&asked).is_some() {
+            return Err(ImagesError::Bridged.into());
         }
         let options = plan::Options {
             id: workspace.record.id.to_string(),

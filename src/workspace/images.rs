@@ -82,6 +82,11 @@ pub enum ImagesError {
         "annotations.dev.bulkhead.rootfs.upper: a workspace with a writable layer of its own cannot be saved or restored yet; give it a root filesystem of its own"
     )]
     Layered,
+    /// The host's end of its link is not among the images.
+    #[error(
+        "annotations.dev.bulkhead.network: a workspace on a bridge cannot be saved or restored yet; use none, host or a namespace of yours"
+    )]
+    Bridged,
     /// It joins a namespace that cannot be joined again.
     #[error("linux.namespaces: CRIU cannot restore into a given {kind} namespace")]
     Joined {

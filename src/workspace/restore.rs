@@ -63,6 +63,7 @@ use crate::workspace::store::Home;
 use crate::workspace::store::Store;
 use crate::workspace::store::StoreError;
 use crate::workspace::streams;
+use crate::workspace::wiring;
 
 /// A workspace that is to come back.
 #[derive(Debug)]
@@ -94,6 +95,9 @@ pub fn restore(
     }
     if blueprint.asked.layer.is_some() {
         return Err(ImagesError::Layered.into());
+    }
+    if wiring::asked_for(&blueprint.asked).is_some() {
+        return Err(ImagesError::Bridged.into());
     }
     let directories = wanted.images.open(false)?;
     let callers = making::connect_console(&blueprint, wanted.receipts)?;

@@ -229,3 +229,18 @@ fn a_bundle_that_asks_twice_for_a_port_is_refused() {
     ]);
     assert!(refused.failed().contains("80:2/tcp is there twice"));
 }
+
+#[test]
+fn a_workspace_on_a_bridge_is_not_saved_and_goes_on() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let id = start(&home, "sleep 1000", "net", &[]);
+    let images = home.beside("images");
+    let words = ["checkpoint", "--image-path", images.to_str().unwrap(), &id];
+    let refused = home.bulkhead(words).failed();
+    assert!(
+        refused.contains("annotations.dev.bulkhead.network"),
+        "{refused}"
+    );
+    assert_eq!(home.status(&id), "running");
+}
