@@ -138,13 +138,13 @@ pub struct OverLimit {
 const STALLED: &[u8] = b"full 1600000 2000000\0";
 
 impl Enclosure {
-    /// Begins to watch for a want of memory: what was before does not count. Without the memory controller, or without
+    /// Begins to watch for a want of memory; of a `fresh` workspace all counts, of another not what was before. Without the memory controller, or without
     /// a cgroup, there is nothing to watch.
     ///
     /// # Errors
     ///
     /// If the files of the cgroup cannot be read.
-    pub fn watch_memory(&self) -> Result<Option<OverLimit>> {
+    pub fn watch_memory(&self, fresh: bool) -> Result<Option<OverLimit>> {
         let failed = |source| self.failed("watch", source);
         let Some(group) = &self.group else {
             return Ok(None);
@@ -158,7 +158,8 @@ impl Enclosure {
             .open_to_trigger("memory.pressure")
             .and_then(|file| rustix::io::write(&file, STALLED).map(|_| file))
             .ok();
-        let kills = oom_kills(&read_again(&events).map_err(failed)?);
+        let before = oom_kills(&read_again(&events).map_err(failed)?);
+        let kills = if fresh { 0 } else { before };
         Ok(Some(OverLimit {
             events,
             pressure,

@@ -58,6 +58,11 @@ impl Program {
         })
     }
 
+    /// Whether this process has made it.
+    pub(super) fn is_child(&self) -> bool {
+        self.adopted.is_none()
+    }
+
     /// How it ended, once it has: of one that is not a child that may not be known.
     pub(super) fn exit(&mut self) -> Option<Option<Exit>> {
         match self.adopted {

@@ -137,11 +137,13 @@ impl<'a> Watch<'a> {
         self
     }
 
+    /// A program that this monitor has made may have run out of memory already.
     fn watch_memory(&mut self) {
+        let fresh = self.program.as_ref().is_some_and(Program::is_child);
         let wanted = self.restarts.then(|| self.workspace.enclosure().ok());
         self.memory = wanted
             .flatten()
-            .and_then(|enclosure| enclosure.watch_memory().ok().flatten());
+            .and_then(|enclosure| enclosure.watch_memory(fresh).ok().flatten());
     }
 
     /// Stays until the work is over; gives the exit status of the monitor.
