@@ -216,3 +216,31 @@ fn a_fork_bomb_does_not_take_from_a_guarantee() {
         &limits,
     );
 }
+
+#[test]
+fn a_memory_hog_does_not_take_from_a_guarantee() {
+    need!(root, limits, machine);
+    let limits = serde_json::json!({"memory": {"limit": 67_108_864, "swap": 67_108_864}});
+    // Every killing is told on the console, which is a serial line here: that would be what is measured.
+    std::fs::write("/proc/sys/kernel/printk", "1").unwrap();
+    victim_of(
+        "memory hog",
+        "while :; do tail /dev/zero; done 2>/dev/null",
+        &limits,
+    );
+}
+
+#[test]
+fn a_write_hog_does_not_take_from_a_guarantee() {
+    need!(root, limits, machine);
+    let script =
+        "while :; do dd if=/dev/zero of=/root/x bs=64k count=256 conv=fsync; done 2>/dev/null";
+    victim_of("write hog", script, &serde_json::json!({}));
+}
+
+#[test]
+fn a_packet_flood_does_not_take_from_a_guarantee() {
+    need!(root, limits, machine);
+    let script = "while :; do nc -u 127.0.0.1 9 </dev/zero; done 2>/dev/null";
+    victim_of("packet flood", script, &serde_json::json!({}));
+}
