@@ -9,6 +9,7 @@ use crate::accounting::Entry;
 use crate::accounting::Ledger;
 use crate::accounting::Meter;
 use crate::accounting::Reason;
+use crate::accounting::reading;
 use crate::accounting::reading::Subject;
 use crate::accounting::usage::Usage;
 use crate::spec::asked::Asked;
@@ -110,6 +111,7 @@ fn subject<'a>(counted: &'a Counted<'a>) -> Subject<'a> {
         record: counted.record,
         enclosure: counted.enclosure,
         interfaces: counted.interfaces.clone(),
+        term: reading::term(counted.home),
     }
 }
 

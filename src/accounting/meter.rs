@@ -112,7 +112,8 @@ impl Meter {
         let subject = Subject {
             record: workspace.record(),
             enclosure: &enclosure,
-            interfaces: interfaces::of(workspace.record()),
+            interfaces: interfaces::counted(workspace.home().path(), workspace.record()),
+            term: reading::term(workspace.home()),
         };
         let usage = self.look(&subject)?;
         self.enclosure = Some(enclosure);

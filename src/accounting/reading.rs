@@ -1,7 +1,6 @@
 //! One look at a workspace: the counters of its cgroup and interfaces in the words of the bill.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 use std::time::SystemTime;
 
 use crate::accounting::AccountingError;
@@ -25,8 +24,12 @@ use crate::enclosure::counters::Spent;
 use crate::enclosure::counters::SpentMemory;
 use crate::spec::asked::Asked;
 use crate::workspace::interfaces::Interface;
+use crate::workspace::lease;
+use crate::workspace::lease::Term;
 use crate::workspace::life;
 use crate::workspace::record::Record;
+use crate::workspace::store;
+use crate::workspace::store::Home;
 
 /// What is looked at.
 #[derive(Debug)]
@@ -35,6 +38,14 @@ pub(super) struct Subject<'a> {
     pub(super) enclosure: &'a Enclosure,
     /// Its interfaces; none when it has no network of its own, or that is gone.
     pub(super) interfaces: Option<Vec<Interface>>,
+    /// From when until when it is granted; none without a lease, and before it is started.
+    pub(super) term: Option<Term>,
+}
+
+/// The term of a workspace; one that cannot be read is none.
+pub(super) fn term(home: &Home) -> Option<Term> {
+    let bytes = home.read(store::LEASE).ok().flatten()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// What is counted of a workspace, and what it was promised.
@@ -64,17 +75,10 @@ pub(super) fn read(subject: &Subject<'_>) -> Result<(Usage, Asked), AccountingEr
         pids: counted.pids.map(|current| Pids { current }),
         network: subject.interfaces.as_deref().map(network),
         pressure: pressures(&counted),
-        lease: asked.lease.map(|lease| used(lease.ttl, age(record, now))),
+        lease: lease(subject.term, &asked),
         energy: None,
     };
     Ok((usage, asked))
-}
-
-/// How long ago a workspace was made.
-pub(super) fn age(record: &Record, now: SystemTime) -> Duration {
-    let created = humantime::parse_rfc3339(&record.created);
-    let age = created.map(|created| now.duration_since(created).unwrap_or_default());
-    age.unwrap_or_default()
 }
 
 fn cpu(counted: &Spent) -> Cpu {
@@ -166,12 +170,13 @@ fn pressures(counted: &Spent) -> Pressures {
     Pressures { cpu, memory, io }
 }
 
-fn used(granted: Duration, age: Duration) -> Lease {
-    let granted_s = granted.as_secs();
-    let used_s = age.as_secs().min(granted_s);
-    Lease {
-        granted_s,
-        used_s,
-        remaining_s: granted_s - used_s,
-    }
+/// Before its start nothing of a lease has been used.
+fn lease(term: Option<Term>, asked: &Asked) -> Option<Lease> {
+    let term = term.or_else(|| Some(Term::begin(asked.lease?.ttl, lease::now_us())))?;
+    let now = lease::now_us();
+    Some(Lease {
+        granted_s: term.granted_us() / 1_000_000,
+        used_s: term.used_us(now) / 1_000_000,
+        remaining_s: term.remaining_us(now) / 1_000_000,
+    })
 }

@@ -1,7 +1,13 @@
 //! What has gone through the network interfaces of a workspace, as the kernel counts it.
 
 use std::fs;
+use std::path::Path;
 
+use crate::network;
+use crate::plan::network::INSIDE;
+use crate::plan::network::Link;
+use crate::spec::asked::Asked;
+use crate::spec::asked::Network;
 use crate::workspace::found::Workspace;
 use crate::workspace::record::Record;
 
@@ -37,6 +43,24 @@ pub fn of(record: &Record) -> Option<Vec<Interface>> {
     let table = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
     // Between the two looks the number may have become somebody else's.
     init.goes_on().then(|| parse(&table))
+}
+
+/// The same of a workspace whose home is at `home`, as the host's end counted them where the runtime made the link: what
+/// happens inside cannot touch those, and the host's end knows what its limits dropped.
+#[must_use]
+pub fn counted(home: &Path, record: &Record) -> Option<Vec<Interface>> {
+    let asked = Asked::of(&record.annotations).ok()?;
+    if let Some(Network::Bridge(_)) = asked.network
+        && let Some(root) = home.parent()
+        && let Some(seen) = network::counters(&Link::of(root, record.id.as_str()))
+    {
+        return Some(vec![Interface {
+            name: INSIDE.to_owned(),
+            received: [seen.in_bytes, seen.in_packets, 0, seen.in_drops],
+            sent: [seen.out_bytes, seen.out_packets, 0, seen.out_drops],
+        }]);
+    }
+    of(record)
 }
 
 /// Reads `/proc/net/dev`: after the name eight columns of what came in, then eight of what went out.

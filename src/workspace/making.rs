@@ -269,7 +269,7 @@ pub(super) fn tell_begun(
             record,
             home,
             enclosure,
-            interfaces: interfaces::of(record),
+            interfaces: interfaces::counted(home.path(), record),
         });
     }
 }

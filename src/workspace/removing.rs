@@ -248,7 +248,7 @@ impl<'a> LastWatch<'a> {
         Some(Self {
             record,
             runs: init.goes_on(),
-            interfaces: interfaces::of(record),
+            interfaces: interfaces::counted(home.path(), record),
         })
     }
 

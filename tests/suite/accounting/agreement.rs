@@ -1,0 +1,219 @@
+//! The figures beside independent readings: what the program, the sender and the kernel's other counters say.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::net::Shutdown;
+use std::net::TcpStream;
+use std::path::Path;
+
+use bulkhead::accounting::Reason;
+use bulkhead::accounting::Usage;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::accounting::life::billed;
+use crate::accounting::life::entries;
+use crate::accounting::life::group;
+use crate::accounting::life::total;
+use crate::need;
+use crate::support::bundle::Bundle;
+use crate::support::home::Home;
+use crate::support::home::eventually;
+
+/// Whether a figure is the other one but for two in a hundred.
+#[track_caller]
+fn agree(figure: u64, reading: u64) {
+    let apart = figure.abs_diff(reading);
+    assert!(apart * 50 <= reading, "{figure} is not {reading}");
+}
+
+/// What the last line of a workspace's life says.
+fn last(home: &Home, id: &str) -> Usage {
+    entries(home, id).pop().unwrap().usage
+}
+
+fn run(home: &Home, bundle: Bundle) -> (String, String) {
+    let id = home.id();
+    let bundle = billed(bundle);
+    let out = home.bulkhead(["run", "-b", bundle.path().to_str().unwrap(), &id]);
+    (id, out.ok())
+}
+
+#[test]
+fn processor_time_is_what_the_program_itself_has_measured() {
+    need!(root, cgroup2);
+    // Works until it has used two seconds, and says how much it was then: user and system, in hundredths.
+    let burn = "used=0; while [ $used -lt 200 ]; do i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; \
+        read -r line </proc/self/stat; set -- $line; used=$(( ${14} + ${15} )); done; echo $used";
+    let home = Home::new();
+    let (id, out) = run(&home, Bundle::shell(burn));
+    let hundredths: u64 = out.trim().parse().unwrap();
+    agree(last(&home, &id).cpu.total_us, hundredths * 10_000);
+}
+
+#[test]
+fn bytes_of_direct_input_and_output_are_those_that_dd_moved() {
+    need!(root, limits);
+    let home = Home::new();
+    // A block device is below it, which /tmp need not have.
+    let disk = tempfile::tempdir_in("/var").unwrap();
+    let moved = "dd if=/dev/zero of=/disk/file bs=1M count=32 oflag=direct && \
+        dd if=/disk/file of=/dev/null bs=1M count=32 iflag=direct";
+    let bundle = Bundle::shell(moved).with(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(
+            json!({"destination": "/disk", "type": "bind", "options": ["bind", "rw"],
+            "source": disk.path().to_str().unwrap()}),
+        );
+    });
+    std::fs::create_dir(bundle.rootfs("disk")).unwrap();
+    let (id, _) = run(&home, bundle);
+    let usage = last(&home, &id);
+    agree(
+        usage.of_devices(|device| device.written_bytes).unwrap(),
+        32 << 20,
+    );
+    agree(
+        usage.of_devices(|device| device.read_bytes).unwrap(),
+        32 << 20,
+    );
+}
+
+#[test]
+fn memory_at_its_peak_is_what_the_program_has_touched() {
+    need!(root, limits);
+    let home = Home::new();
+    let bundle = Bundle::shell("dd if=/dev/zero of=/dev/shm/file bs=1M count=48").with(|config| {
+        config["mounts"][3]["options"] = json!(["nosuid", "mode=1777", "size=65536k"]);
+    });
+    let (id, _) = run(&home, bundle);
+    let peak = last(&home, &id).memory.unwrap().peak_bytes.unwrap();
+    // dd's own buffer, the programs and the kernel's pages for them come on top.
+    assert!((48 << 20..54 << 20).contains(&peak), "{peak}");
+}
+
+#[test]
+fn bytes_on_the_network_are_those_that_were_sent() {
+    need!(root, cgroup2);
+    const SENT: usize = 24 << 20;
+    let (home, id) = (Home::new(), "sink");
+    let bundle = Bundle::shell("nc -l -p 5000 >/dev/null; sleep 1000").with(|config| {
+        config["annotations"] = json!({"dev.bulkhead.network": "bill"});
+    });
+    home.start(&bundle, id);
+    let network: Value =
+        serde_json::from_str(&home.bulkhead(["net", "inspect", "bill"]).ok()).unwrap();
+    let address = network["workspaces"][0]["addresses"][0].as_str().unwrap();
+    let stream = RefCell::new(None);
+    eventually("somebody to listen", || {
+        *stream.borrow_mut() = TcpStream::connect((address, 5000)).ok();
+        stream.borrow().is_some()
+    });
+    let mut stream = stream.into_inner().unwrap();
+    stream.write_all(&vec![7; SENT]).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let usage = || -> Usage {
+        let text = home.bulkhead(["usage", id, "-f", "json"]).ok();
+        serde_json::from_str(&text).unwrap()
+    };
+    let received = || usage().of_links(|link| link.in_bytes).unwrap();
+    eventually("all to arrive", || received() >= SENT as u64);
+    let (usage, received) = (usage(), received());
+    agree(received, SENT as u64);
+    assert_eq!(usage.cpu.on_behalf.how.as_str(), "estimated");
+    home.bulkhead(["delete", "--force", id]).ok();
+    let billed = last(&home, id).of_links(|link| link.in_bytes).unwrap();
+    assert!(billed >= received, "{billed} of {received}");
+}
+
+#[test]
+fn who_is_killed_for_want_of_memory_is_billed_with_the_reason() {
+    need!(root, limits);
+    let home = Home::new();
+    let id = home.id();
+    let glutton = billed(Bundle::shell(
+        "x=$(dd if=/dev/zero bs=1M count=64 | cat -v)",
+    ));
+    let glutton = glutton.with(|config| {
+        config["linux"]["resources"] = json!({
+            "memory": {"limit": 16_777_216, "swap": 16_777_216},
+            "unified": {"memory.oom.group": "1"},
+        });
+    });
+    let said = home.bulkhead(["run", "-b", glutton.path().to_str().unwrap(), &id]);
+    assert_eq!(said.status, 137, "{}", said.err);
+    let last = entries(&home, &id).pop().unwrap();
+    assert_eq!((last.reason, last.signal), (Some(Reason::Oom), Some(9)));
+    let memory = last.usage.memory.unwrap();
+    assert!(memory.events.oom_kill > 0);
+    agree(memory.peak_bytes.unwrap(), 16 << 20);
+}
+
+#[test]
+fn the_first_page_and_the_first_microsecond_are_the_workspaces() {
+    need!(root, limits);
+    let home = Home::new();
+    let id = home.id();
+    // Not started: whatever is there was used before the program's first instruction.
+    home.create(&billed(Bundle::new(&["sleep", "1000"])), &id);
+    let group = group(&home, &id);
+    assert!(total(&group.join("cpu.stat")) > 0);
+    let read = |file: &str| std::fs::read_to_string(group.join(file)).unwrap();
+    let anonymous = read("memory.stat");
+    let anonymous = anonymous
+        .lines()
+        .find_map(|line| line.strip_prefix("anon "));
+    assert!(anonymous.unwrap().parse::<u64>().unwrap() > 0);
+    let usage = entries(&home, &id).pop().unwrap().usage;
+    assert!(usage.cpu.total_us > 0 && usage.memory.unwrap().current_bytes > 0);
+}
+
+#[test]
+fn what_a_workspace_uses_is_not_charged_to_the_runtime() {
+    need!(root, limits);
+    let home = Home::new();
+    let (own, id) = (home.id(), home.id());
+    let own = Path::new("/sys/fs/cgroup").join(own);
+    std::fs::create_dir(&own).unwrap();
+    let greedy = billed(Bundle::shell(
+        "dd if=/dev/zero of=/dev/shm/file bs=1M count=40",
+    ));
+    let mut command = std::process::Command::new("sh");
+    let script = "echo $$ >$0/cgroup.procs; exec \"$@\"";
+    command
+        .args(["-c", script])
+        .arg(&own)
+        .arg(env!("CARGO_BIN_EXE_bulkhead"));
+    command.arg("--root").arg(home.root()).args(["run", "-b"]);
+    let output = command.arg(greedy.path()).arg(&id).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let peak = std::fs::read_to_string(own.join("memory.peak")).unwrap();
+    std::fs::remove_dir(&own).unwrap();
+    let runtime: u64 = peak.trim().parse().unwrap();
+    let workspace = last(&home, &id).memory.unwrap().peak_bytes.unwrap();
+    assert!(
+        workspace >= 40 << 20 && runtime < 40 << 20,
+        "{workspace} and {runtime}"
+    );
+}
+
+#[test]
+fn whoever_gets_less_than_the_guarantee_is_seen_to_be_held() {
+    need!(root, limits);
+    let home = Home::new();
+    let id = home.id();
+    // Promised half a processor, and limited to a tenth.
+    let bundle = Bundle::shell("while :; do :; done").with(|config| {
+        config["annotations"] = json!({"dev.bulkhead.cpu.reserve": "0.5"});
+        config["linux"]["resources"] = json!({"cpu": {"quota": 10_000, "period": 100_000}});
+    });
+    home.start(&bundle, &id);
+    let stat = group(&home, &id).join("cpu.stat");
+    eventually("some use of the processor", || total(&stat) > 300_000);
+    let usage = home.bulkhead(["usage", &id, "-f", "json"]).ok();
+    let usage: Usage = serde_json::from_str(&usage).unwrap();
+    let hold = usage.cpu.hold_ms.unwrap();
+    // A tenth took three seconds; of the half that was promised, four tenths of them are missing.
+    assert!((700..8000).contains(&hold), "{hold}");
+    assert!(usage.cpu.throttled_us.unwrap() > 1_000_000);
+}
