@@ -75,7 +75,7 @@ fn the_table_comes_and_a_key_ends_it() {
     let (mut child, mut terminal) = at_terminal(command);
     let seen = read_until(&mut terminal, "lease");
     assert!(seen.contains("workspaces,"), "{seen}");
-    assert!(seen.contains(&id[..12]), "{seen}");
+    assert!(seen.contains(&id[..8]), "{seen}");
     // The alternate screen, which leaves the one before as it was.
     assert!(seen.contains("\x1b[?1049h"), "{seen:?}");
     terminal.write_all(b"mrq").unwrap();
