@@ -161,6 +161,12 @@ fn a_quarter_stays_a_quarter_beside_eight_hogs_each() {
 }
 
 #[test]
+fn a_quarter_stays_a_quarter_beside_sixty_four_hogs_each() {
+    need!(root, limits, machine);
+    beside(64);
+}
+
+#[test]
 fn a_cap_is_never_exceeded() {
     need!(root, limits, machine);
     let scene = Scene::new();
