@@ -16,7 +16,7 @@ setup: ## install by package name what a fresh Debian 12 lacks (as root)
 build: setup ## the product: one static binary
 	cargo build --release --locked
 
-demo: build ## a container's whole life, here and once more in the test machine
+demo: build ## two workspaces with network, guarantees and bill, here and in the test machine
 	BULKHEAD=$(CURDIR)/$(product) examples/demo
 	tests/host/run --systemd --env BULKHEAD=$(CURDIR)/$(product) -- examples/demo
 
@@ -32,8 +32,9 @@ test-native: setup ## the tests that run on this host
 test-machine: setup ## the tests in the test machine, where none may be skipped
 	@.ci/test machine
 
-bench: build ## start-up times beside Debian's crun and runc
+bench: build ## start-up times beside Debian's crun and runc; what a network adds
 	BULKHEAD=$(CURDIR)/$(product) benches/run
+	BULKHEAD=$(CURDIR)/$(product) benches/run workspaces
 
 install: build ## into DESTDIR/PREFIX, with manual pages and shell completions
 	install -D -m 755 $(product) $(DESTDIR)$(PREFIX)/bin/bulkhead

@@ -1,0 +1,168 @@
+//! Measures what a workspace costs beyond its program: a document with a network, beside the same bundle without one.
+//!
+//! `up` and `run` take turns in every round; what is quoted is the ratio of two medians of the same call. Then workspaces
+//! go up and down one after the other, and the last of them are compared with the first.
+
+#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
+
+use std::error::Error;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde_json::Value;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Rounds that are not counted, first.
+const WARM_UP: usize = 5;
+/// How many workspaces go up and down in sequence.
+const SEQUENCE: usize = 100;
+/// How many at each end of the sequence are compared.
+const END: usize = 20;
+
+fn main() -> Outcome<()> {
+    let mut words = std::env::args().skip(1);
+    let rounds = match words.next().as_deref() {
+        Some("--runs") => words.next().ok_or("--runs N")?.parse()?,
+        _ => 100,
+    };
+    let home = tempfile::tempdir()?;
+    let bench = Bench::new(home.path())?;
+    bench.beside_run(rounds)?;
+    bench.sequence()
+}
+
+/// A document, what it compiles to without its network, and the binary.
+struct Bench {
+    program: PathBuf,
+    home: PathBuf,
+}
+
+impl Bench {
+    fn new(home: &Path) -> Outcome<Self> {
+        let bench = Self {
+            program: std::env::var_os("BULKHEAD")
+                .ok_or("BULKHEAD names the binary; benches/run sets it")?
+                .into(),
+            home: home.to_owned(),
+        };
+        let root = home.join("rootfs");
+        for directory in ["bin", "dev", "etc", "proc", "run", "sys", "tmp"] {
+            std::fs::create_dir_all(root.join(directory))?;
+        }
+        std::fs::copy("/bin/busybox", root.join("bin/busybox"))?;
+        for name in ["true", "sleep"] {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(name))?;
+        }
+        bench.document("wired", "default", "true")?;
+        bench.document("bare", "none", "true")?;
+        bench.document("sleeper", "default", "sleep")?;
+        let text = bench.taken(&["compile", "bare.toml"])?.1;
+        let bundle = home.join("bundle");
+        std::fs::create_dir(&bundle)?;
+        std::fs::write(bundle.join("config.json"), plain(&text)?)?;
+        Ok(bench)
+    }
+
+    fn document(&self, name: &str, network: &str, program: &str) -> Outcome<()> {
+        let text = format!(
+            "name = \"{name}\"\nrootfs = \"./rootfs\"\ncommand = [\"{program}\", \"1000\"]\n\
+             [network]\nbridge = \"{network}\"\n"
+        );
+        Ok(std::fs::write(
+            self.home.join(format!("{name}.toml")),
+            text,
+        )?)
+    }
+
+    /// `up` with a network and `run` without, in turn.
+    fn beside_run(&self, rounds: usize) -> Outcome<()> {
+        // Holds the network, so that no round makes or removes the bridge.
+        self.taken(&["up", "-d", "sleeper.toml"])?;
+        let (mut run, mut up, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..rounds + WARM_UP {
+            let id = format!("run-{round}");
+            let taken = [
+                self.taken(&["run", "-b", "bundle", &id])?.0,
+                self.taken(&["up", "wired.toml"])?.0,
+                self.taken(&["up", "bare.toml"])?.0,
+            ];
+            if round >= WARM_UP {
+                run.push(taken[0]);
+                up.push(taken[1]);
+                bare.push(taken[2]);
+            }
+        }
+        self.taken(&["down", "--time", "0", "sleeper"])?;
+        let base = median(&mut run);
+        println!(
+            "{rounds} rounds, in turn: medians in ms, and their ratio to run of the same bundle without network"
+        );
+        for (name, samples) in [
+            ("run, without network", &mut run),
+            ("up, without network", &mut bare),
+            ("up, with network", &mut up),
+        ] {
+            let middle = median(samples);
+            println!("  {name:<24} {middle:>8.3}   {:.2}", middle / base);
+        }
+        Ok(())
+    }
+
+    /// Many up and down, one after the other.
+    fn sequence(&self) -> Outcome<()> {
+        let mut taken = Vec::new();
+        for _ in 0..SEQUENCE {
+            let up = self.taken(&["up", "-d", "sleeper.toml"])?.0;
+            let down = self.taken(&["down", "--time", "0", "sleeper"])?.0;
+            taken.push(up + down);
+        }
+        let first = median(&mut taken[..END].to_vec());
+        let last = median(&mut taken[SEQUENCE - END..].to_vec());
+        println!(
+            "\n{SEQUENCE} with network up and down in sequence: medians of the first and the last {END} in ms"
+        );
+        println!(
+            "  first {first:.3}, last {last:.3}, ratio {:.2}",
+            last / first
+        );
+        Ok(())
+    }
+
+    /// Runs a command; gives its milliseconds and its output.
+    fn taken(&self, words: &[&str]) -> Outcome<(f64, String)> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--root")
+            .arg(self.home.join("state"))
+            .args(words)
+            .current_dir(&self.home)
+            .stdin(Stdio::null());
+        let begun = Instant::now();
+        let output = command.output()?;
+        let wall = begun.elapsed().as_secs_f64() * 1e3;
+        if output.status.success() {
+            return Ok((wall, String::from_utf8(output.stdout)?));
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(format!("{words:?}: {}: {said}", output.status).into())
+    }
+}
+
+/// A configuration without what was asked for beyond OCI.
+fn plain(text: &str) -> Outcome<Vec<u8>> {
+    let mut config: Value = serde_json::from_str(text)?;
+    let all = config
+        .as_object_mut()
+        .ok_or("the configuration is no object")?;
+    all.remove("annotations");
+    Ok(serde_json::to_vec(&config)?)
+}
+
+fn median(samples: &mut [f64]) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
