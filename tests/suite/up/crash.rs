@@ -31,7 +31,7 @@ fn kill_after(delay: Duration, attached: bool, which: usize) {
     let document = Document::sleeper(&home, "[lease]\nttl = \"1h\"\n");
     let mut up = residue::marked(home.command(), &document.id);
     up.arg("up").args((!attached).then_some("-d"));
-    let mut up = up
+    let up = up
         .arg(document.file())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -47,9 +47,12 @@ fn kill_after(delay: Duration, attached: bool, which: usize) {
         _ => victims.push(first),
     }
     victims.iter().for_each(|pid| signal(*pid, "-KILL"));
-    // What goes on may be brought down, and what does not exist need not be.
-    home.bulkhead(["down", "--time", "0", &document.id]);
-    up.wait().unwrap();
+    // What goes on is brought down, and what does not exist need not be: it may only be about to.
+    let up = std::cell::RefCell::new(up);
+    crate::support::home::eventually("the end of up", || {
+        home.bulkhead(["down", "--time", "0", &document.id]);
+        up.borrow_mut().try_wait().unwrap().is_some()
+    });
     crate::support::home::eventually("that nothing is left", || {
         home.bulkhead(["gc"]).ok();
         if home.root().join(&document.id).exists() {
