@@ -15,6 +15,7 @@ mod container;
 mod crash;
 mod document;
 mod events;
+mod examples;
 mod exec;
 mod guarantee;
 mod handing;

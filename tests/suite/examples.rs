@@ -1,0 +1,32 @@
+//! The examples that are programs run to their end, with the binary that is tested.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::need;
+use crate::support::home::Said;
+
+/// Runs an example; what it makes is in namespaces and a directory of its own.
+fn example(name: &str) -> Said {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("examples")
+        .join(name);
+    let mut command = Command::new(path);
+    command.env("BULKHEAD", env!("CARGO_BIN_EXE_bulkhead"));
+    command.output().unwrap().into()
+}
+
+#[test]
+fn two_workspaces_come_up_are_reached_billed_and_leave_nothing() {
+    need!(root, cgroup2);
+    let said = example("demo").ok();
+    assert!(said.contains("written inside"), "{said}");
+    assert!(said.contains("no state, no cgroup, no link"), "{said}");
+}
+
+#[test]
+fn a_containers_whole_life_leaves_nothing() {
+    need!(root, cgroup2);
+    let said = example("life").ok();
+    assert!(said.contains("no state, no cgroup"), "{said}");
+}
