@@ -15,6 +15,7 @@ use crate::network;
 use crate::network::Attached;
 use crate::network::NetworkError;
 use crate::network::Places;
+use crate::plan::admission::Resource;
 use crate::plan::network::Capacity;
 use crate::plan::network::NetworkPlan;
 use crate::spec::Spec;
@@ -22,10 +23,10 @@ use crate::spec::asked::Asked;
 use crate::spec::asked::Bridged;
 use crate::spec::asked::Network;
 use crate::spec::mounts::Mount;
-use crate::spec::quantity;
 use crate::sys::Errno;
 use crate::workspace::blueprint::Blueprint;
 use crate::workspace::error::WorkspaceError;
+use crate::workspace::host_file::HostFile;
 use crate::workspace::record::Record;
 use crate::workspace::report::Report;
 use crate::workspace::root::StateRoot;
@@ -165,29 +166,11 @@ pub fn addresses(root: &StateRoot) -> BTreeMap<String, Vec<IpAddr>> {
 
 /// What the administrator says a network carries.
 fn capacity(file: &Path, network: &str) -> Result<Option<Capacity>, WorkspaceError> {
-    let text = match std::fs::read_to_string(file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        answer => answer.map_err(|source| WorkspaceError::Unreadable {
-            path: file.to_owned(),
-            source,
-        })?,
-    };
-    let table: toml::Table =
-        text.parse()
-            .map_err(|error: toml::de::Error| WorkspaceError::Unreadable {
-                path: file.to_owned(),
-                source: std::io::Error::other(error.message().to_owned()),
-            })?;
-    let own = table
-        .get("network")
-        .and_then(|networks| networks.get(network));
-    let rate = |direction| {
-        let rate = own?.get(direction)?.as_str()?;
-        quantity::bits_per_second(rate)
-    };
-    Ok(rate("in")
-        .zip(rate("out"))
-        .map(|(in_bps, out_bps)| Capacity { in_bps, out_bps }))
+    let amounts = HostFile::read(file)?.amounts;
+    let rate = |resource: fn(String) -> Resource| amounts.get(&resource(network.to_owned()));
+    Ok(rate(Resource::Inward)
+        .zip(rate(Resource::Outward))
+        .map(|(&in_bps, &out_bps)| Capacity { in_bps, out_bps }))
 }
 
 fn hostname(spec: &Spec) -> &str {
