@@ -11,13 +11,8 @@ use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 
 const MANY: usize = 200;
-/// One percent of a processor over the ten seconds between two looks. Without optimisation it is about that much on an
-/// idle machine, so twice is let pass there, for neighbours that take the cache.
-const ALLOWED_US: i64 = if cfg!(debug_assertions) {
-    200_000
-} else {
-    100_000
-};
+/// One percent of a processor over the ten seconds between two looks.
+const ALLOWED_US: i64 = 100_000;
 
 /// Processor time of this thread.
 fn thread_us() -> i64 {
