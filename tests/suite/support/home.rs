@@ -198,10 +198,13 @@ impl Drop for Home {
     }
 }
 
+/// How long something may take on a machine of software that others use too; far more than it does take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
+
 /// Waits until `done` holds, by looking again and again: for what gives no event to wait for.
 #[track_caller]
 pub(crate) fn eventually(what: &str, done: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + PATIENCE;
     while !done() {
         assert!(
             std::time::Instant::now() < deadline,
