@@ -4,6 +4,7 @@
 
 pub mod container;
 mod error;
+pub mod microvm;
 
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;

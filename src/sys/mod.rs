@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod clone;
 pub mod ending;
 pub mod identity;
+pub mod inherited;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;

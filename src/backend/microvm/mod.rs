@@ -1,0 +1,3 @@
+//! The second wall: a machine of its own, with a kernel of its own, around the same program.
+
+pub mod vmm;
