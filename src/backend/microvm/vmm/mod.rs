@@ -18,6 +18,7 @@
 
 pub mod bus;
 pub mod config;
+pub mod virtio;
 
 use std::ffi::OsString;
 use std::fs::File;
