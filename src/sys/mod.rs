@@ -20,6 +20,7 @@ pub mod socket;
 pub mod tree;
 pub mod tty;
 pub mod tuning;
+pub mod vsock;
 
 pub use rustix::io::Errno;
 
