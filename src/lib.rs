@@ -33,6 +33,8 @@ pub mod enclosure;
 
 pub mod backend;
 
+pub mod agent;
+
 pub mod workspace;
 
 pub mod accounting;

@@ -3,6 +3,7 @@
 //! Freezing, force-killing, limits and counters are not here: the enclosure does them for every backend alike.
 
 pub mod container;
+pub mod distant;
 mod error;
 pub mod microvm;
 

@@ -61,7 +61,9 @@ impl Reason {
         Self::Filesystem,
     ];
 
-    fn from_number(number: u16) -> Self {
+    /// The reason of this number; one that is not known says nothing.
+    #[must_use]
+    pub fn from_number(number: u16) -> Self {
         Self::ALL
             .into_iter()
             .find(|reason| *reason as u16 == number)

@@ -19,7 +19,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("image", &["sys"]),
     ("network", &["plan::network", "sys"]),
     ("enclosure", &["plan", "sys"]),
-    ("backend", &["plan", "init", "enclosure", "sys"]),
+    // What is said to a guest is of neither side: the machine's backend speaks it, and the agent does.
+    (
+        "backend",
+        &[
+            "plan",
+            "init",
+            "enclosure",
+            "agent::wire",
+            "agent::client",
+            "sys",
+        ],
+    ),
+    // It is a runtime inside: a container is made in the guest by the code that makes one on the host.
+    ("agent", &["plan", "init", "backend", "sys"]),
     (
         "workspace",
         &[
