@@ -5,6 +5,8 @@
 pub mod container;
 pub mod distant;
 mod error;
+mod lift;
+mod mapping;
 pub mod microvm;
 
 use std::os::fd::BorrowedFd;

@@ -22,6 +22,7 @@ mod figures;
 mod gc;
 mod host;
 mod images;
+mod inner;
 mod kill;
 mod lease;
 mod ledger;
@@ -132,6 +133,9 @@ const GOES_IN: [&str; 9] = [
 #[must_use]
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(ended) = inner::part(&args) {
+        return ended;
+    }
     // Before anything is parsed, which would then be parsed twice. A failure is met again, and told, in `protect`.
     if args
         .iter()

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use rustix::net::RecvFlags;
 
 pub use self::overlay::Layers;
+pub use self::overlay::layered;
 use self::report::Message;
 use self::report::Reason;
 use self::report::Trouble;

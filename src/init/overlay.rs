@@ -39,14 +39,27 @@ pub struct Layers {
 impl Doing {
     /// Makes the overlay, puts it over its lower directory, or over `/` where that is out of reach, and holds it.
     pub(super) fn take_overlay(&mut self, wanted: &Overlay) -> Done {
-        let (made, place) = match self.outfit.layers.take() {
-            Some(layers) => (lifted(wanted, &layers)?, Path::new("/")),
-            None => (reached(wanted)?, wanted.lower.as_path()),
-        };
+        let layers = self.outfit.layers.take();
+        let place = layers
+            .as_ref()
+            .map_or(wanted.lower.as_path(), |_| Path::new("/"));
+        let made = layered(wanted, layers.as_ref())?;
         make_parent_private(place)?;
         mount::attach(&made, open(place)?)?;
         self.root = Some(made);
         Ok(())
+    }
+}
+
+/// A detached overlay: of layers that were opened outside, or of directories that are found by their paths.
+///
+/// # Errors
+///
+/// What the kernel, or its overlay file system, says against it.
+pub fn layered(wanted: &Overlay, layers: Option<&Layers>) -> std::result::Result<OwnedFd, Trouble> {
+    match layers {
+        Some(layers) => lifted(wanted, layers),
+        None => reached(wanted),
     }
 }
 

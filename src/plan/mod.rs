@@ -16,6 +16,7 @@ pub mod network;
 mod process;
 pub mod rdt;
 pub mod seccomp;
+pub mod share;
 pub mod step;
 
 use std::fmt;

@@ -22,3 +22,28 @@ pub fn copy(number: RawFd) -> Result<OwnedFd> {
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     rustix::io::fcntl_dupfd_cloexec(borrowed, libc::STDERR_FILENO + 1)
 }
+
+/// Closes every descriptor from 3 on that is not among these numbers.
+///
+/// Only for a program that has just begun: nothing else of its own may be open.
+pub fn close_all_but(keep: &[RawFd]) {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.unsigned_abs()).collect();
+    kept.sort_unstable();
+    let mut from = 3u32;
+    for fd in kept.into_iter().filter(|fd| *fd >= 3).chain([u32::MAX]) {
+        if from < fd {
+            // SAFETY: this program has just begun, and what it has opened is kept: nobody's descriptor is closed.
+            unsafe { libc::syscall(libc::SYS_close_range, from, fd.saturating_sub(1), 0) };
+        }
+        from = fd.saturating_add(1);
+    }
+}
+
+/// Leaves a descriptor open at the next `execve(2)`, for a program that is told of it by number.
+///
+/// # Errors
+///
+/// None is known for an open descriptor; the kernel's answer is passed on.
+pub fn hand_on(fd: BorrowedFd<'_>) -> Result<()> {
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())
+}

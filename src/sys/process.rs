@@ -67,6 +67,13 @@ fn wait_with(child: BorrowedFd<'_>, options: WaitIdOptions) -> Result<Option<Exi
     }
 }
 
+/// Ends a child that must not go on, and takes its remains away.
+pub fn end(child: BorrowedFd<'_>) {
+    // Neither can fail in a way that leaves anything to do: the process is gone, or is not our child.
+    signal(child, libc::SIGKILL).unwrap_or_default();
+    wait(child).map(drop).unwrap_or_default();
+}
+
 /// Removes the remains of children that have ended, of all but the one with the number `but`.
 pub fn collect_but(but: Option<i32>) {
     use nix::sys::wait::Id;

@@ -159,6 +159,18 @@ pub fn listen_stream(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Connects to the socket that [`listen_stream`] made.
+///
+/// # Errors
+///
+/// `ENOENT` when there is none, `ECONNREFUSED` when nobody listens any more.
+pub fn connect_stream_in(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let socket = socket(SocketType::STREAM)?;
+    let address = address_in(directory, name)?;
+    again(|| rustix::net::connect(&socket, &address))?;
+    Ok(socket)
+}
+
 /// Sends one message; a peer that is gone is an error, not a signal.
 ///
 /// # Errors

@@ -15,8 +15,6 @@ use super::dialogue;
 use super::dialogue::BEFORE_STEPS;
 use super::dialogue::Dialogue;
 use super::dialogue::Turn;
-use super::lift;
-use super::mapping;
 use super::outside;
 use super::second;
 use crate::backend::Attendant;
@@ -24,6 +22,8 @@ use crate::backend::BackendError;
 use crate::backend::Handle;
 use crate::backend::Made;
 use crate::backend::Supplies;
+use crate::backend::lift;
+use crate::backend::mapping;
 use crate::init;
 use crate::init::Outfit;
 use crate::init::report::Message;
@@ -87,7 +87,7 @@ pub(super) fn create(
         .map_err(BackendError::Attendant)
         .and_then(|()| build(plan, &here, &pidfd, pid, attendant));
     if let Err(error) = built {
-        dialogue::end(pidfd.as_fd());
+        process::end(pidfd.as_fd());
         return Err(error);
     }
     let start_time =
@@ -342,7 +342,7 @@ fn two_generations(
         .map_err(BackendError::kernel("make the process"))?;
     let second = hear_of_second(plan, channel, &first);
     if second.is_err() {
-        dialogue::end(first.pidfd.as_fd());
+        process::end(first.pidfd.as_fd());
         return second;
     }
     process::wait(first.pidfd.as_fd())

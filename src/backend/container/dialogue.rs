@@ -13,7 +13,6 @@ use crate::init::report::Trouble;
 use crate::plan::step::Barrier;
 use crate::plan::step::Step;
 use crate::sys::Errno;
-use crate::sys::process;
 
 /// The index of a failure that belongs to no step: it happened on the way to the first.
 pub(super) const BEFORE_STEPS: usize = u32::MAX as usize;
@@ -99,11 +98,4 @@ pub(super) fn release(channel: BorrowedFd<'_>) -> Result<(), BackendError> {
             Err(errno) => return Err(BackendError::kernel("answer the process")(errno)),
         }
     }
-}
-
-/// Ends a process that must not go on, and takes its remains away.
-pub(super) fn end(process: BorrowedFd<'_>) {
-    // Neither can fail in a way that leaves anything to do: the process is gone, or is not our child.
-    process::signal(process, libc::SIGKILL).unwrap_or_default();
-    process::wait(process).map(drop).unwrap_or_default();
 }

@@ -72,7 +72,7 @@ pub(super) fn exec(
     let born = guest.born(birthplace, here.as_fd())?;
     let made = attend(plan, &here, &born, attendant);
     if let Err(error) = made {
-        dialogue::end(born.pidfd.as_fd());
+        process::end(born.pidfd.as_fd());
         return Err(error);
     }
     // A short program may have ended by now, but nobody has taken its remains away.

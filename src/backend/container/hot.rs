@@ -13,9 +13,9 @@ use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::mount::UnmountFlags;
 
-use super::lift;
 use crate::backend::BackendError;
 use crate::backend::Target;
+use crate::backend::lift;
 use crate::init;
 use crate::plan::namespaces;
 use crate::plan::step::Step;

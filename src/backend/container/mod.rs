@@ -6,8 +6,6 @@ mod dialogue;
 mod exec;
 pub mod hot;
 mod interfaces;
-mod lift;
-mod mapping;
 mod outside;
 mod second;
 

@@ -19,7 +19,7 @@ use rustix::fs::OFlags;
 
 use super::error::CriuError;
 use super::request::MountMap;
-use crate::backend::container::lift;
+use crate::backend::lift;
 use crate::init;
 use crate::plan::Plan;
 use crate::plan::external::External;

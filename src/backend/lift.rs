@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
-use super::dialogue;
 use super::mapping;
 use crate::backend::BackendError;
 use crate::init::Layers;
@@ -27,6 +26,7 @@ use crate::sys::clone::Birth;
 use crate::sys::mount;
 use crate::sys::mount::Change;
 use crate::sys::path;
+use crate::sys::process;
 
 /// `MS_SLAVE`.
 const SLAVE: u64 = 1 << 19;
@@ -60,7 +60,8 @@ pub(super) fn layers(plan: &Plan) -> Result<Option<Layers>, BackendError> {
     Ok(None)
 }
 
-fn lift_layers(overlay: &Overlay) -> Result<Layers, BackendError> {
+/// The layers of a root, copied and with their owners mapped.
+pub(super) fn lift_layers(overlay: &Overlay) -> Result<Layers, BackendError> {
     let above = common(&overlay.upper, &overlay.work);
     let tree = |source: &Path| {
         lift(&Bind {
@@ -143,6 +144,6 @@ fn user_namespace(idmap: &Idmap) -> Result<OwnedFd, BackendError> {
         rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(BackendError::kernel("open a user namespace"))
     });
-    dialogue::end(child.pidfd.as_fd());
+    process::end(child.pidfd.as_fd());
     opened
 }

@@ -1,0 +1,26 @@
+//! The processes of a machine, which are this program under words that nobody types: they are started by `create`.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::backend::microvm::files;
+
+/// Plays the part that the first argument names; none when it is a command like any other.
+pub(super) fn part(args: &[OsString]) -> Option<ExitCode> {
+    let (word, rest) = args.split_first()?;
+    (word == files::WORD).then(|| ended(files::serve(rest)))
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a part of a machine has no log; what it says is for whoever started it by hand"
+)]
+fn ended(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bulkhead {}: {error:#}", files::WORD);
+            ExitCode::FAILURE
+        }
+    }
+}
