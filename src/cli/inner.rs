@@ -4,11 +4,16 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use crate::backend::microvm::files;
+use crate::backend::microvm::vmm;
 
 /// Plays the part that the first argument names; none when it is a command like any other.
 pub(super) fn part(args: &[OsString]) -> Option<ExitCode> {
     let (word, rest) = args.split_first()?;
-    (word == files::WORD).then(|| ended(files::serve(rest)))
+    match word.to_str()? {
+        files::WORD => Some(ended(files::serve(rest))),
+        vmm::NAME => Some(vmm::main(rest)),
+        _ => None,
+    }
 }
 
 #[expect(

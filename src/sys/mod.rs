@@ -5,6 +5,7 @@ pub mod clone;
 pub mod ending;
 pub mod identity;
 pub mod inherited;
+pub mod kvm;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;

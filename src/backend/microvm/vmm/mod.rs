@@ -16,14 +16,26 @@
 //! **How it exits.** 0: the guest switched its machine off. 1: the machine could not be made. 2: the arguments are
 //! wrong. 3: the guest asked for a reset, which is its end too. 4: triple fault. 5: the kernel could not go on with it.
 
+mod boot;
 pub mod bus;
 pub mod config;
+mod devices;
+mod layout;
+pub mod machine;
+pub mod memory;
+pub mod power;
+mod serial;
+mod vcpu;
 pub mod virtio;
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::io::Read;
+use std::io::Write;
+use std::os::fd::RawFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use anyhow::bail;
@@ -32,6 +44,7 @@ use serde::Serialize;
 
 pub use bus::BusDevice;
 pub use config::MachineConfig;
+pub use machine::Machine;
 
 use crate::backend::microvm::vmm::config::Source;
 
@@ -44,6 +57,13 @@ pub const NAME: &str = "@vmm";
 pub enum Event {
     /// The jail is closed and the guest is about to run.
     Running,
+    /// The guest has driven a device in a way that no driver would; the device stands until it is reset.
+    Trouble {
+        /// The kind of device (`VIRTIO_ID_*`).
+        device: u32,
+        /// What it did.
+        what: String,
+    },
     /// The machine has stopped.
     Ended(Ending),
 }
@@ -79,6 +99,64 @@ impl Ending {
             Self::TripleFault => 4,
             Self::Fault { .. } => 5,
         }
+    }
+}
+
+/// Runs the process: `args` are those behind [`NAME`].
+#[must_use]
+pub fn main(args: &[OsString]) -> ExitCode {
+    let Some(source) = source(args) else {
+        complain("--config FILE or --config-fd N is wanted");
+        return ExitCode::from(2);
+    };
+    match read(&source).and_then(|config| run(&config)) {
+        Ok(ending) => ExitCode::from(ending.status()),
+        Err(error) => {
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says on standard error why there is no machine.
+fn complain(what: &str) {
+    let mut line = format!("bulkhead {NAME}: {what}").replace('\n', " ");
+    line.push('\n');
+    // Nobody may be listening; the exit status says that it failed.
+    io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+}
+
+fn run(config: &MachineConfig) -> anyhow::Result<Ending> {
+    let report = Report::open(config.report)?;
+    let troubles = report.clone();
+    let tell = move |kind: u32, error: &virtio::DeviceError| {
+        let what = format!("{:#}", anyhow::Error::msg(error.to_string()));
+        troubles.tell(&Event::Trouble { device: kind, what });
+    };
+    let machine = Machine::assemble(config, tell)?;
+    let running = machine.start(|_| Ok(()))?;
+    let ending = running.go(|| report.tell(&Event::Running))?;
+    report.tell(&Event::Ended(ending.clone()));
+    Ok(ending)
+}
+
+/// Where the process tells what happens to its machine.
+#[derive(Debug, Clone)]
+struct Report(Option<Arc<File>>);
+
+impl Report {
+    fn open(number: Option<RawFd>) -> anyhow::Result<Self> {
+        let file = number.map(|number| Source::Fd(number).open("report", true));
+        Ok(Self(file.transpose()?.map(Arc::new)))
+    }
+
+    fn tell(&self, event: &Event) {
+        let (Some(file), Ok(mut line)) = (&self.0, serde_json::to_string(event)) else {
+            return;
+        };
+        line.push('\n');
+        // Whoever wanted to know may have gone; the exit status tells the end.
+        (&**file).write_all(line.as_bytes()).unwrap_or_default();
     }
 }
 

@@ -1,0 +1,110 @@
+//! The guest's memory: one file without a name, so that a file server can be given it too.
+
+use std::fs::File;
+
+use rustix::fs::MemfdFlags;
+use rustix::fs::SealFlags;
+use vm_memory::FileOffset;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryMmap;
+
+use crate::backend::microvm::vmm::layout;
+use crate::sys::Errno;
+
+/// The memory of a guest, in one or two ranges.
+pub type Memory = GuestMemoryMmap<()>;
+
+/// Why there is no memory for a guest.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The file cannot be made.
+    #[error("memory: {size} bytes cannot be had{}", hint(*huge))]
+    File {
+        /// How much was asked for.
+        size: u64,
+        /// Whether in huge pages.
+        huge: bool,
+        /// Why not.
+        source: Errno,
+    },
+    /// The file cannot be mapped.
+    #[error("memory: cannot be mapped")]
+    Map(#[from] vm_memory::mmap::FromRangesError),
+}
+
+fn hint(huge: bool) -> &'static str {
+    if huge {
+        " in huge pages (see vm.nr_hugepages)"
+    } else {
+        ""
+    }
+}
+
+/// Makes memory of a size, in huge pages if that is asked for.
+///
+/// # Errors
+///
+/// [`MemoryError`].
+pub(super) fn create(size: u64, huge: bool) -> Result<Memory, MemoryError> {
+    let file = file(size, huge).map_err(|source| MemoryError::File { size, huge, source })?;
+    let low = size.min(layout::HOLE);
+    let piece = |address, offset, length: u64| {
+        let file = file.try_clone().map_err(|error| MemoryError::File {
+            size,
+            huge,
+            source: Errno::from_io_error(&error).unwrap_or(Errno::NOMEM),
+        })?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let place = Some(FileOffset::new(file, offset));
+        Ok::<_, MemoryError>((GuestAddress(address), length, place))
+    };
+    let mut pieces = vec![piece(0, 0, low)?];
+    if size > low {
+        pieces.push(piece(layout::HOLE_END, low, size - low)?);
+    }
+    Ok(Memory::from_ranges_with_files(pieces)?)
+}
+
+/// A file of this size that cannot change its size: whoever is given it cannot take memory away under the guest.
+fn file(size: u64, huge: bool) -> Result<File, Errno> {
+    let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    flags |= if huge {
+        MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB
+    } else {
+        MemfdFlags::NOEXEC_SEAL
+    };
+    let file = match rustix::fs::memfd_create("guest", flags) {
+        // NOEXEC_SEAL needs Linux 6.3.
+        Err(Errno::INVAL) => rustix::fs::memfd_create("guest", flags - MemfdFlags::NOEXEC_SEAL),
+        other => other,
+    }?;
+    rustix::fs::ftruncate(&file, size)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
+    Ok(File::from(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::GuestMemory;
+    use vm_memory::GuestMemoryRegion;
+
+    use super::*;
+
+    #[test]
+    fn memory_beyond_the_devices_is_the_same_file_further_on() {
+        let memory = create(4 << 30, false).unwrap();
+        let regions: Vec<_> = memory.iter().collect();
+        assert_eq!(regions.len(), 2);
+        assert_eq!(regions[1].start_addr(), GuestAddress(4 << 30));
+        assert_eq!(regions[1].len(), 1 << 30);
+        assert_eq!(regions[1].file_offset().unwrap().start(), 3 << 30);
+    }
+
+    #[test]
+    fn nobody_can_make_the_memory_smaller() {
+        let memory = create(8 << 20, false).unwrap();
+        let region = memory.iter().next().unwrap();
+        let refused = region.file_offset().unwrap().file().set_len(4096);
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EPERM));
+    }
+}
