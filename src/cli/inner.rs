@@ -11,7 +11,7 @@ pub(super) fn part(args: &[OsString]) -> Option<ExitCode> {
     let (word, rest) = args.split_first()?;
     match word.to_str()? {
         files::WORD => Some(ended(files::serve(rest))),
-        vmm::NAME => Some(vmm::main(rest)),
+        vmm::WORD => Some(vmm::main(rest)),
         _ => None,
     }
 }

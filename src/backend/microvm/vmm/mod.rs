@@ -49,7 +49,7 @@ pub use machine::Machine;
 use crate::backend::microvm::vmm::config::Source;
 
 /// The first argument of the process.
-pub const NAME: &str = "@vmm";
+pub const WORD: &str = "@vmm";
 
 /// What the process tells of its machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ impl Ending {
     }
 }
 
-/// Runs the process: `args` are those behind [`NAME`].
+/// Runs the process: `args` are those behind [`WORD`].
 #[must_use]
 pub fn main(args: &[OsString]) -> ExitCode {
     let Some(source) = source(args) else {
@@ -120,7 +120,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
 
 /// Says on standard error why there is no machine.
 fn complain(what: &str) {
-    let mut line = format!("bulkhead {NAME}: {what}").replace('\n', " ");
+    let mut line = format!("bulkhead {WORD}: {what}").replace('\n', " ");
     line.push('\n');
     // Nobody may be listening; the exit status says that it failed.
     io::stderr().write_all(line.as_bytes()).unwrap_or_default();
