@@ -14,13 +14,16 @@ pub mod probe;
 pub mod process;
 pub mod program;
 pub mod route;
+pub mod scatter;
 pub mod seal;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod tap;
 pub mod tree;
 pub mod tty;
 pub mod tuning;
+pub mod uring;
 pub mod vsock;
 
 pub use rustix::io::Errno;

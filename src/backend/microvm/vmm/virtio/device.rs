@@ -8,6 +8,7 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::backend::microvm::vmm::virtio::Memory;
+use crate::backend::microvm::vmm::virtio::chain::ChainError;
 use crate::backend::microvm::vmm::virtio::event_loop::Watch;
 use crate::backend::microvm::vmm::virtio::interrupt::Interrupt;
 use crate::backend::microvm::vmm::virtio::ring::Ring;
@@ -132,6 +133,9 @@ pub enum DeviceError {
     /// A request that no driver makes.
     #[error("{0}")]
     Request(&'static str),
+    /// A request with fewer bytes than it must have, or with a buffer that is not in memory.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// This host failed.
     #[error("{what}")]
     Host {
@@ -149,5 +153,14 @@ impl DeviceError {
             what,
             source: source.into(),
         }
+    }
+}
+
+/// Answers a read of a configuration that is these bytes; behind them is nothing.
+pub fn read_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX);
+    let there = config.get(start..).unwrap_or_default();
+    for (to, from) in data.iter_mut().zip(there) {
+        *to = *from;
     }
 }

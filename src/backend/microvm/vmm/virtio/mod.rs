@@ -8,11 +8,17 @@
 //! A guest is not believed in anything. What no driver would do makes the device stand still until it is reset
 //! (`DEVICE_NEEDS_RESET`); it costs nobody but that guest.
 
+pub mod balloon;
+pub mod block;
 mod chain;
+pub mod console;
 mod device;
 mod event_loop;
 mod interrupt;
+mod limiter;
+pub mod net;
 mod ring;
+pub mod rng;
 mod transport;
 
 use std::sync::Arc;
@@ -27,11 +33,13 @@ pub use device::Activation;
 pub use device::DeviceError;
 pub use device::RING_FEATURES;
 pub use device::VirtioDevice;
+pub use device::read_bytes;
 pub use event_loop::EventLoop;
 pub use event_loop::Orders;
 pub use event_loop::Seat;
 pub use event_loop::Watch;
 pub use interrupt::Interrupt;
+pub use limiter::Throttle;
 pub use ring::Ring;
 pub use ring::RingError;
 pub use transport::Transport;

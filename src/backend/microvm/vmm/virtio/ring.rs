@@ -203,6 +203,12 @@ impl Ring {
         there.map_err(|source| RingError::Ring { queue, source })
     }
 
+    /// Rings the doorbell from this side: there is more to do, but others shall have their turn before.
+    pub fn again(&self) {
+        // It fails only when the counter is full: then it is ringing.
+        self.kick.write(1).ok();
+    }
+
     /// Marks a request as in use or not; gives what it was before.
     fn exchange(&mut self, head: u16, now: bool) -> bool {
         let place = self.in_use.get_mut(usize::from(head));
