@@ -128,7 +128,10 @@ fn tree(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Result<Vec<S
     if namespaces.has(namespaces::MOUNT) {
         steps.push(Step::Propagate(mounts::inherited(spec)));
         steps.push(match &options.layer {
-            Some(layer) => overlay(path, layer, spec, namespaces, options),
+            Some(layer) => {
+                let layers = overlay(path, layer, spec, namespaces, options);
+                Step::Overlay(Box::new(layers))
+            }
             None => {
                 let cut_off = mounts::inherited(spec) == mounts::SHARED;
                 Step::Root { path, cut_off }
@@ -167,17 +170,17 @@ fn tree(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Result<Vec<S
     Ok(steps)
 }
 
-/// The root of a workspace that shares its root filesystem.
+/// The layers of the root of a workspace that shares its root filesystem.
 ///
 /// Owners of the files are mapped into a user namespace unless the root filesystem belongs to the inside already. Who is
 /// in a user namespace may not set `trusted.` attributes, so the kernel then keeps its notes in `user.` ones.
-fn overlay(
+pub(super) fn overlay(
     lower: PathBuf,
     layer: &Layer,
     spec: &Spec,
     namespaces: &Namespaces,
     options: &Options,
-) -> Step {
+) -> Overlay {
     let linux = &spec.linux;
     let inside = |id: u32| {
         linux
@@ -194,7 +197,7 @@ fn overlay(
     if !linux.mount_label.is_empty() {
         further.push(("context".to_owned(), Some(linux.mount_label.clone())));
     }
-    Step::Overlay(Box::new(Overlay {
+    Overlay {
         lower,
         upper: layer.upper.clone().into(),
         work: layer.work.clone().into(),
@@ -204,7 +207,7 @@ fn overlay(
             recursive: false,
         }),
         options: further,
-    }))
+    }
 }
 
 /// Without a mount namespace of its own a workspace must not ask for mounts: they would be the host's.

@@ -10,6 +10,7 @@ pub mod entitlement;
 mod error;
 pub mod external;
 mod hooks;
+pub mod machine;
 mod mounts;
 pub mod namespaces;
 pub mod network;

@@ -131,34 +131,11 @@ impl Planned<'_> {
             destination,
             recursive: read.bind == Some(Reach::Tree),
             attributes: attributes(read),
-            idmap: self.idmap(read)?,
+            idmap: idmap(self.spec, self.namespaces, self.index, self.mount)?,
             follow: !read.source_nofollow && !read.copy_symlink,
             follow_destination: !read.destination_nofollow,
             copy_link: read.copy_symlink,
         })))
-    }
-
-    fn idmap(&self, read: &MountOptions) -> Result<Option<Idmap>, PlanError> {
-        let own = !self.mount.uid_mappings.is_empty() || !self.mount.gid_mappings.is_empty();
-        if read.id_map.is_none() && !own {
-            return Ok(None);
-        }
-        if !own && !self.namespaces.has(namespaces::USER) {
-            return Err(PlanError::NoMappings { index: self.index });
-        }
-        let recursive = read.id_map == Some(Reach::Tree);
-        let linux = &self.spec.linux;
-        let (users, groups) = if own {
-            (&self.mount.uid_mappings, &self.mount.gid_mappings)
-        } else {
-            (&linux.uid_mappings, &linux.gid_mappings)
-        };
-        let (users, groups) = (namespaces::lines(users), namespaces::lines(groups));
-        Ok(Some(Idmap {
-            users,
-            groups,
-            recursive,
-        }))
     }
 
     /// The cgroup file system: seen from the workspace's own cgroup namespace, or its own directory of it.
@@ -220,6 +197,35 @@ impl Planned<'_> {
             _ => None,
         }
     }
+}
+
+/// The owners that a bind mount is shown with: its own mappings, or those of the workspace's user namespace.
+pub(super) fn idmap(
+    spec: &Spec,
+    namespaces: &Namespaces,
+    index: usize,
+    mount: &Mount,
+) -> Result<Option<Idmap>, PlanError> {
+    let read = MountOptions::of(mount);
+    let own = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    if read.id_map.is_none() && !own {
+        return Ok(None);
+    }
+    if !own && !namespaces.has(namespaces::USER) {
+        return Err(PlanError::NoMappings { index });
+    }
+    let recursive = read.id_map == Some(Reach::Tree);
+    let (users, groups) = if own {
+        (&mount.uid_mappings, &mount.gid_mappings)
+    } else {
+        (&spec.linux.uid_mappings, &spec.linux.gid_mappings)
+    };
+    let (users, groups) = (namespaces::lines(users), namespaces::lines(groups));
+    Ok(Some(Idmap {
+        users,
+        groups,
+        recursive,
+    }))
 }
 
 /// What the file system is told: those words of its superblock that are wanted, and what is its own.

@@ -1,0 +1,204 @@
+//! How large a machine is, and what that means for its enclosure: what the workload may use, and the machine's own on top.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::plan::machine::Extent;
+use crate::plan::machine::MachineError;
+use crate::spec::Spec;
+use crate::spec::resources::Cpu;
+use crate::spec::resources::DeviceRule;
+use crate::spec::resources::Resources;
+
+/// The most processors a machine has.
+const MOST_CPUS: u32 = 32;
+/// What a workload without a limit of memory gets, in bytes.
+pub(super) const USUAL_MEMORY: u64 = 512 << 20;
+/// The least memory a guest boots in, in bytes.
+const LEAST_MEMORY: u64 = 128 << 20;
+/// What a guest's kernel and agent need for themselves, in bytes, beside a part of all memory.
+const KERNEL: u64 = 96 << 20;
+/// One part in so many of a guest's memory describes that memory (64 bytes for each page of 4096).
+const PAGE_TABLES: u64 = 64;
+/// What the machine's own processes need beside the guest's memory, in bytes.
+const PROCESSES: u64 = 48 << 20;
+/// What each processor of the machine adds to that, in bytes.
+const PROCESSOR: u64 = 1 << 20;
+/// Guest memory is a multiple of this, in bytes: one huge page.
+const GRAIN: u64 = 2 << 20;
+/// Of what a workload may use of the processors, the machine's own threads get this part more.
+const HEADROOM: u64 = 4;
+/// The least that they get, in thousandths of a processor.
+const LEAST_HEADROOM_MILLI: u64 = 250;
+/// `MISC_MAJOR` of `linux/major.h`.
+const MISC: i64 = 10;
+/// The minor number of `/dev/kvm`.
+const KVM: i64 = 232;
+/// The minor number of `/dev/vhost-net`.
+const VHOST_NET: i64 = 238;
+/// The period of the kernel's own, in microseconds.
+const PERIOD_US: u64 = 100_000;
+
+/// Processors and memory of a machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// How many processors.
+    pub vcpus: u32,
+    /// Its memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// What a workload may use inside its machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestLimits {
+    /// Bytes of memory; none is all of the machine's.
+    pub memory_bytes: Option<u64>,
+    /// How many tasks; none is without limit.
+    pub pids: Option<u64>,
+}
+
+/// The size of the machine that a spec asks for.
+pub(super) fn of(spec: &Spec) -> Result<Size, MachineError> {
+    let hardware = spec.vm.as_ref().and_then(|vm| vm.hw_config.as_ref());
+    let resources = spec.linux.resources.as_ref();
+    let cpu = resources.and_then(|asked| asked.cpu.as_ref());
+    let vcpus = match hardware.and_then(|hardware| hardware.vcpus) {
+        Some(asked) if (1..=MOST_CPUS).contains(&asked) => asked,
+        Some(asked) => {
+            return Err(MachineError::Range {
+                field: "vm.hwConfig.vcpus",
+                value: asked.into(),
+                expected: "a number from 1 to 32",
+            });
+        }
+        None => cpu.map_or(1, processors),
+    };
+    let memory_bytes = match hardware.and_then(|hardware| hardware.memory) {
+        Some(asked) if asked >= LEAST_MEMORY => asked / GRAIN * GRAIN,
+        Some(asked) => {
+            return Err(MachineError::Range {
+                field: "vm.hwConfig.memory",
+                value: asked,
+                expected: "at least 134217728 bytes",
+            });
+        }
+        None => with_kernel(limit(resources).unwrap_or(USUAL_MEMORY)),
+    };
+    Ok(Size {
+        vcpus,
+        memory_bytes,
+    })
+}
+
+/// As many as the limit of processor time needs, rounded up.
+fn processors(cpu: &Cpu) -> u32 {
+    let quota = cpu.quota.and_then(|quota| u64::try_from(quota).ok());
+    let Some(quota) = quota.filter(|quota| *quota > 0) else {
+        return 1;
+    };
+    let needed = quota.div_ceil(period(cpu));
+    u32::try_from(needed).map_or(MOST_CPUS, |needed| needed.clamp(1, MOST_CPUS))
+}
+
+fn period(cpu: &Cpu) -> u64 {
+    cpu.period.filter(|period| *period > 0).unwrap_or(PERIOD_US)
+}
+
+/// What the workload may use of memory, where that is limited.
+fn limit(resources: Option<&Resources>) -> Option<u64> {
+    let asked = resources?.memory.as_ref()?.limit?;
+    u64::try_from(asked).ok().filter(|limit| *limit > 0)
+}
+
+fn with_kernel(workload: u64) -> u64 {
+    let all = workload + workload / PAGE_TABLES + KERNEL;
+    all.max(LEAST_MEMORY).div_ceil(GRAIN) * GRAIN
+}
+
+/// What a machine of this size needs on the host beyond what its workload may use, in bytes.
+#[must_use]
+pub fn overhead(size: Size, workload: u64) -> u64 {
+    let guest = size.memory_bytes.saturating_sub(workload);
+    guest + PROCESSES + PROCESSOR * u64::from(size.vcpus)
+}
+
+/// The limits that hold inside the guest.
+pub(super) fn inside(spec: &Spec) -> GuestLimits {
+    let resources = spec.linux.resources.as_ref();
+    let pids = resources.and_then(|asked| asked.pids.as_ref()?.limit);
+    GuestLimits {
+        memory_bytes: limit(resources),
+        pids: pids
+            .filter(|limit| *limit > 0)
+            .and_then(|limit| u64::try_from(limit).ok()),
+    }
+}
+
+/// The limits inside after some of them are changed; zero leaves alone, -1 is without limit.
+pub(super) fn changed(extent: &Extent, asked: &Resources) -> Result<GuestLimits, MachineError> {
+    let mut limits = extent.limits;
+    let memory = asked.memory.as_ref().and_then(|memory| memory.limit);
+    if let Some(wanted) = memory.filter(|wanted| *wanted != 0) {
+        let wanted = u64::try_from(wanted).ok();
+        let most = extent.size.memory_bytes.saturating_sub(KERNEL);
+        if let Some(value) = wanted.filter(|wanted| *wanted > most) {
+            return Err(MachineError::Range {
+                field: "linux.resources.memory.limit",
+                value,
+                expected: "within the memory that the machine was made with; vm.hwConfig.memory makes it larger",
+            });
+        }
+        limits.memory_bytes = wanted;
+    }
+    let pids = asked.pids.as_ref().and_then(|pids| pids.limit);
+    if let Some(wanted) = pids.filter(|wanted| *wanted != 0) {
+        limits.pids = u64::try_from(wanted).ok();
+    }
+    Ok(limits)
+}
+
+/// The limits of a machine's enclosure on the host: those that were asked for, with room for the machine. Tasks are
+/// counted inside, and devices are the machine's: what its own processes open is all that is let through.
+#[must_use]
+pub fn enclosed(asked: &Resources, size: Size) -> Resources {
+    let mut room = asked.clone();
+    room.pids = None;
+    room.hugepage_limits.clear();
+    room.devices = devices();
+    if let Some(memory) = &mut room.memory {
+        let workload = memory.limit.and_then(|limit| u64::try_from(limit).ok());
+        let more = workload
+            .filter(|limit| *limit > 0)
+            .map_or(0, |limit| overhead(size, limit));
+        let more = i64::try_from(more).unwrap_or_default();
+        for bytes in [&mut memory.limit, &mut memory.swap].into_iter().flatten() {
+            if *bytes > 0 {
+                *bytes = bytes.saturating_add(more);
+            }
+        }
+    }
+    if let Some(cpu) = &mut room.cpu
+        && let Some(quota) = cpu.quota.filter(|quota| *quota > 0)
+    {
+        let least = i64::try_from(period(cpu) * LEAST_HEADROOM_MILLI / 1000).unwrap_or_default();
+        let headroom = i64::try_from(HEADROOM).map_or(0, |part| quota / part);
+        cpu.quota = Some(quota.saturating_add(headroom.max(least)));
+    }
+    room
+}
+
+/// What the processes of a machine open beside what every process may: `/dev/kvm` and `/dev/vhost-net`.
+fn devices() -> Vec<DeviceRule> {
+    let rule = |allow, kind: &str, minor: Option<i64>| DeviceRule {
+        allow,
+        kind: Some(kind.to_owned()),
+        major: minor.map(|_| MISC),
+        minor,
+        access: if allow { "rw" } else { "rwm" }.to_owned(),
+    };
+    vec![
+        rule(false, "a", None),
+        rule(true, "c", Some(KVM)),
+        rule(true, "c", Some(VHOST_NET)),
+    ]
+}
