@@ -68,7 +68,7 @@ pub(super) fn read(subject: &Subject<'_>) -> Result<(Usage, Asked), AccountingEr
         created: record.created.clone(),
         boot: life::boot_id(),
         at: humantime::format_rfc3339_millis(now).to_string(),
-        isolation: "container".to_owned(),
+        isolation: record.isolation.word().to_owned(),
         cpu: cpu(&counted),
         memory: counted.memory.as_ref().map(memory),
         io: counted.io.as_deref().map(io),

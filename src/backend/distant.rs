@@ -26,6 +26,7 @@ pub fn tell(error: BackendError) -> Failure {
         error @ (BackendError::Attendant(_)
         | BackendError::Helper { .. }
         | BackendError::Inside(_)
+        | BackendError::Machine(_)
         | BackendError::OutOfTurn) => Failure::Other(error.to_string()),
     }
 }

@@ -72,6 +72,9 @@ pub enum BackendError {
     /// What was to be done inside a workspace failed there.
     #[error("cannot {0}")]
     Inside(String),
+    /// The machine, or what is said to it, failed.
+    #[error("{0}")]
+    Machine(String),
     /// The process answered something else than was agreed.
     #[error("the process answered out of turn")]
     OutOfTurn,

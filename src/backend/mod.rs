@@ -3,6 +3,7 @@
 //! Freezing, force-killing, limits and counters are not here: the enclosure does them for every backend alike.
 
 pub mod container;
+mod dialogue;
 pub mod distant;
 mod error;
 mod lift;
@@ -18,8 +19,10 @@ use serde::Serialize;
 pub use error::BackendError;
 pub use error::StepError;
 
+use crate::agent::wire;
 use crate::plan::Plan;
 use crate::plan::ProcessPlan;
+use crate::plan::machine::GuestLimits;
 use crate::sys::process::Exit;
 
 /// Where a workspace's first process is found again by another command: small, and serialisable.
@@ -144,6 +147,42 @@ pub trait Backend {
     ///
     /// `ECHILD` when another process made it.
     fn wait(&self, process: BorrowedFd<'_>) -> Result<Exit, BackendError>;
+
+    /// What only somebody behind a kernel of its own can do; none where this kernel sees everything.
+    fn inside(&self) -> Option<&dyn Inside> {
+        None
+    }
+}
+
+/// What is asked of somebody inside, because the host's kernel does not see what is there.
+pub trait Inside {
+    /// Sends a signal to every process of the workspace.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError`] when nobody inside answers.
+    fn signal_all(&self, number: i32) -> Result<(), BackendError>;
+
+    /// The processes of the workspace, as the kernel inside sees them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inside::signal_all`].
+    fn processes(&self) -> Result<Vec<wire::Process>, BackendError>;
+
+    /// Changes limits that hold inside.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inside::signal_all`]; besides, when the kernel inside refuses one.
+    fn limit(&self, limits: GuestLimits) -> Result<(), BackendError>;
+
+    /// Sets the clock inside by the host's: it stood still while everything did.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inside::signal_all`].
+    fn set_time(&self) -> Result<(), BackendError>;
 }
 
 /// The workspace that one more program goes into.

@@ -58,6 +58,7 @@ fn features() -> Value {
         "annotations": {
             "dev.bulkhead.version": env!("CARGO_PKG_VERSION"),
             "dev.bulkhead.checkpoint.enabled": "true",
+            "dev.bulkhead.isolation": "container,microvm",
         },
         "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS,
     })

@@ -14,7 +14,6 @@ use crate::cli::table;
 use crate::monitor;
 use crate::monitor::Resets;
 use crate::spec::asked::Asked;
-use crate::spec::asked::Isolation;
 use crate::spec::id::ContainerId;
 use crate::spec::quantity;
 use crate::spec::state::Status;
@@ -98,10 +97,7 @@ fn row(store: &Store, id: &ContainerId) -> Result<Row, WorkspaceError> {
         status == Status::Stopped && watched && exit.is_none() && monitor::is_kept(store, id);
     Ok(Row {
         name: id.to_string(),
-        isolation: match asked.isolation {
-            Some(Isolation::MicroVm) => "microvm",
-            Some(Isolation::Container) | None => "container",
-        },
+        isolation: record.isolation.word(),
         status: match comes_back {
             true => "restarting".to_owned(),
             false => status.to_string(),

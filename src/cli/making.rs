@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::cli::compile;
+use crate::spec::asked::Isolation;
 use crate::workspace::making::Receipts;
 
 /// From what a workspace is made, and how it is handed over.
@@ -42,6 +44,9 @@ pub(super) struct Starting {
     /// How many descriptors from 3 on are handed to the workspace, after $LISTEN_FDS
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(super) preserve_fds: u32,
+    /// Wall to put it behind, in place of the configuration's: container or microvm
+    #[arg(long, value_name = "WALL", value_parser = compile::wall)]
+    pub(super) isolation: Option<Isolation>,
 }
 
 impl Making {

@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use crate::cli::compile;
 use crate::cli::session::Session;
 use crate::cli::table;
+use crate::spec::asked::Isolation;
 use crate::workspace::blueprint::Blueprint;
 use crate::workspace::blueprint::Wish;
 
@@ -19,6 +21,9 @@ pub(super) struct Args {
     /// Configuration to use in place of the bundle's config.json
     #[arg(long, short = 'f', value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Wall to put it behind, in place of the configuration's: container or microvm
+    #[arg(long, value_name = "WALL", value_parser = compile::wall)]
+    isolation: Option<Isolation>,
 }
 
 /// Runs `plan`.
@@ -32,9 +37,9 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
         no_pivot: false,
         no_new_keyring: false,
         preserve_fds: 0,
+        isolation: args.isolation.or(session.called),
     };
-    let home = session.store()?.root().join(&wish.id);
-    let blueprint = Blueprint::draw(&wish, &home, &session.log)
+    let blueprint = Blueprint::draw(&wish, &session.store()?, &session.log)
         .with_context(|| format!("cannot plan {}", args.bundle.display()))?;
     let mut text = format!("bundle: {}\n", blueprint.bundle.display());
     if let Some(cgroup) = blueprint.cgroup.place.directory() {

@@ -9,7 +9,9 @@ use anyhow::bail;
 use crate::cli::session::Session;
 use crate::cli::table;
 use crate::spec::id::ContainerId;
+use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
+use crate::workspace::inside::Process;
 
 /// List the processes of a workspace
 #[derive(Debug, clap::Args)]
@@ -26,16 +28,61 @@ pub(super) struct Args {
 
 /// Runs `ps`.
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
-    let pids = Workspace::find(&session.store()?, &args.id)
-        .and_then(|workspace| workspace.processes())
+    let found = Workspace::find(&session.store()?, &args.id)
+        .and_then(|workspace| Found::of(&workspace))
         .with_context(|| format!("cannot list the processes of {}", args.id))?;
-    let text = match args.format.as_str() {
-        "json" => serde_json::to_string(&pids)? + "\n",
-        "table" => listed(&args.options, &pids)?,
-        other => bail!("invalid format option: {other}"),
+    let text = match (args.format.as_str(), found) {
+        ("json", Found::Here(pids)) => serde_json::to_string(&pids)? + "\n",
+        ("json", Found::Inside(processes)) => {
+            let pids: Vec<i32> = processes.iter().map(|one| one.pid).collect();
+            serde_json::to_string(&pids)? + "\n"
+        }
+        ("table", Found::Here(pids)) => listed(&args.options, &pids)?,
+        ("table", Found::Inside(processes)) => described(&processes),
+        (other, _) => bail!("invalid format option: {other}"),
     };
     table::print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The processes of a workspace, and whose numbers they have.
+enum Found {
+    /// This kernel's.
+    Here(Vec<i32>),
+    /// Those of the kernel inside.
+    Inside(Vec<Process>),
+}
+
+impl Found {
+    fn of(workspace: &Workspace) -> Result<Self, WorkspaceError> {
+        Ok(match workspace.inside()? {
+            Some(processes) => Self::Inside(processes),
+            None => Self::Here(workspace.processes()?),
+        })
+    }
+}
+
+/// Processes that no ps(1) of the host's can see, in columns that it would have.
+fn described(processes: &[Process]) -> String {
+    let heading = ["UID", "PID", "PPID", "TIME", "CMD"].map(str::to_owned);
+    let lines = processes.iter().map(|one| {
+        let seconds = one.cpu_ms / 1000;
+        let time = format!(
+            "{:02}:{:02}:{:02}",
+            seconds / 3600,
+            seconds / 60 % 60,
+            seconds % 60
+        );
+        [
+            one.uid.to_string(),
+            one.pid.to_string(),
+            one.parent.to_string(),
+            time,
+            one.command.clone(),
+        ]
+    });
+    let rows: Vec<[String; 5]> = std::iter::once(heading).chain(lines).collect();
+    table::aligned(&rows)
 }
 
 /// What ps(1) says of these processes, with its heading.

@@ -1,6 +1,8 @@
 //! What every command is given: the options before the command's name, and what follows from them.
 
+use std::ffi::OsStr;
 use std::ffi::OsString;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,12 +18,16 @@ use crate::cli::log::Log;
 use crate::cli::making::Making;
 use crate::cli::making::Starting;
 use crate::plan::cgroup::Manager;
+use crate::spec::asked::Isolation;
 use crate::spec::id::ContainerId;
 use crate::sys::process::Exit;
 use crate::workspace::blueprint::Wish;
 use crate::workspace::report::Report;
 use crate::workspace::root::StateRoot;
 use crate::workspace::store::Store;
+
+/// The name under which every workspace is put into a machine.
+const MICROVM: &str = "bulkhead-microvm";
 
 /// Who makes the cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -104,6 +110,8 @@ pub(super) struct Session {
     pub(super) globals: Globals,
     /// Where errors and remarks go.
     pub(super) log: Log,
+    /// The wall that the name stands for by which this program was called.
+    pub(super) called: Option<Isolation>,
 }
 
 impl Session {
@@ -113,7 +121,11 @@ impl Session {
             (false, level) => level.unwrap_or(Level::Warning),
         };
         let log = Log::new(globals.log.clone(), globals.log_format, least);
-        Self { globals, log }
+        Self {
+            globals,
+            log,
+            called: called(std::env::args_os().next().as_deref()),
+        }
     }
 
     /// The workspaces of the state root.
@@ -161,6 +173,7 @@ impl Session {
             no_pivot: making.no_pivot,
             no_new_keyring: starting.no_new_keyring,
             preserve_fds: starting.preserve_fds,
+            isolation: starting.isolation.or(self.called),
         }
     }
 
@@ -175,6 +188,7 @@ impl Session {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            isolation: self.called,
         }
     }
 
@@ -186,6 +200,13 @@ impl Session {
             (Some(CgroupManager::Cgroupfs), _) | (None, false) => Manager::Cgroupfs,
         }
     }
+}
+
+/// The wall that a command's name stands for: a link called `bulkhead-microvm` is for callers who choose a runtime by
+/// its name alone.
+fn called(name: Option<&OsStr>) -> Option<Isolation> {
+    let name = Path::new(name?).file_name()?;
+    (name == MICROVM).then_some(Isolation::MicroVm)
 }
 
 /// The exit status of this command that tells how a program ended.

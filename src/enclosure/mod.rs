@@ -15,6 +15,7 @@ mod limits;
 pub mod pool;
 pub mod rdt;
 mod systemd;
+pub mod threads;
 pub mod watch;
 
 use std::os::fd::BorrowedFd;

@@ -42,10 +42,12 @@ pub enum Reason {
     Order = 11,
     /// The file system said why.
     Filesystem = 12,
+    /// The detail says all.
+    Words = 13,
 }
 
 impl Reason {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Plain,
         Self::NotInPath,
         Self::NoProgram,
@@ -59,6 +61,7 @@ impl Reason {
         Self::Abandoned,
         Self::Order,
         Self::Filesystem,
+        Self::Words,
     ];
 
     /// The reason of this number; one that is not known says nothing.
@@ -74,7 +77,7 @@ impl Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Plain => "",
+            Self::Plain | Self::Words => "",
             Self::NotInPath => "executable file not found in $PATH",
             Self::NoProgram => "no such file or directory",
             Self::NotExecutable => "permission denied",
@@ -128,6 +131,7 @@ impl fmt::Display for Trouble {
         match (self.reason, self.detail.is_empty()) {
             (Reason::Plain, true) => write!(f, "{}", lower(&system.to_string())),
             (Reason::Plain, false) => write!(f, "{}: {}", self.detail, lower(&system.to_string())),
+            (Reason::Words, _) => f.write_str(&self.detail),
             (Reason::Hook | Reason::Filesystem, false) => {
                 write!(f, "{}: {}", self.reason, self.detail)
             }

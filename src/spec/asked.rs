@@ -37,13 +37,25 @@ pub struct Asked {
 }
 
 /// Which wall a workspace is put behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Isolation {
     /// Namespaces on the shared kernel.
+    #[default]
     Container,
     /// A kernel of its own.
     MicroVm,
+}
+
+impl Isolation {
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::MicroVm => "microvm",
+        }
+    }
 }
 
 /// What is promised, and checked against what the host has before the workspace is made.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::backend::microvm::Machine;
 use crate::host::Host;
 use crate::plan;
 use crate::plan::Plan;
@@ -11,12 +12,16 @@ use crate::plan::cgroup::Manager;
 use crate::plan::cgroup::Place;
 use crate::spec::Spec;
 use crate::spec::asked::Asked;
+use crate::spec::asked::Isolation;
 use crate::spec::id::ContainerId;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::handing::Descriptors;
 use crate::workspace::layer;
 use crate::workspace::notify;
 use crate::workspace::report::Report;
+use crate::workspace::store::Store;
+use crate::workspace::wall;
+use crate::workspace::wall::Ground;
 use crate::workspace::wiring;
 
 /// What a caller says about a workspace that it wants.
@@ -38,6 +43,8 @@ pub struct Wish {
     pub no_new_keyring: bool,
     /// How many descriptors from 3 on are handed in, after those of `$LISTEN_FDS`.
     pub preserve_fds: u32,
+    /// The wall that the caller wants, whatever the configuration says; `None` leaves it to that.
+    pub isolation: Option<Isolation>,
 }
 
 /// What will be done for a wish.
@@ -51,8 +58,12 @@ pub struct Blueprint {
     pub config: Vec<u8>,
     /// The configuration, understood and completed.
     pub spec: Spec,
-    /// What is done to make it.
+    /// Which wall it is put behind.
+    pub isolation: Isolation,
+    /// What is done to make it: in a child, or in a guest.
     pub plan: Plan,
+    /// The machine that it is put into, behind the wall that has one.
+    pub machine: Option<Box<Machine>>,
     /// What is done to make its cgroup.
     pub cgroup: CgroupPlan,
     /// Whether its readiness is passed on.
@@ -67,15 +78,17 @@ impl Blueprint {
     /// # Errors
     ///
     /// [`WorkspaceError`] names the property or file at fault.
-    pub fn draw(wish: &Wish, home: &Path, report: &dyn Report) -> Result<Self, WorkspaceError> {
+    pub fn draw(wish: &Wish, store: &Store, report: &dyn Report) -> Result<Self, WorkspaceError> {
+        let home = &store.root().join(&wish.id);
         let bundle = absolute(&wish.bundle)?;
         let (config, mut spec) = understand(wish, &bundle, report)?;
         let asked = Asked::of(&spec.annotations)?;
+        let isolation = wall::chosen(wish.isolation, &asked, &spec);
         let descriptors = Descriptors::find(wish.preserve_fds)?;
         spec.process
             .env
             .extend(descriptors.environment.iter().cloned());
-        let notifies = notify::manager().is_some();
+        let notifies = !wall::is_machine(isolation) && notify::manager().is_some();
         if notifies {
             notify::prepare(&mut spec, home);
         }
@@ -87,11 +100,9 @@ impl Blueprint {
             manager: wish.manager,
             rootless,
         };
-        let request = plan::cgroup::Request::of(wish.id.as_str(), &spec);
-        let cgroup = plan::cgroup::plan(&request, &host, choice)?;
         let rootfs = bundle.join(&spec.root.path);
         let (layer, root_owner) = layer::check(asked.layer.as_ref(), &rootfs)?;
-        let options = plan::Options {
+        let mut options = plan::Options {
             id: wish.id.to_string(),
             bundle: bundle.clone(),
             no_pivot: wish.no_pivot,
@@ -99,19 +110,36 @@ impl Blueprint {
             preserved: descriptors.count,
             rootless: host.caller.uid != 0,
             nested: host.caller.in_user_namespace,
-            cgroup: cgroup.place.directory(),
-            placed_later: matches!(cgroup.place, Place::Scope { .. }),
+            cgroup: None,
+            placed_later: false,
             apparmor: apparmor(),
             layer,
             root_owner,
         };
-        let plan = plan::build(&spec, &options)?;
+        let machine = Ground {
+            isolation,
+            home,
+            places: store.places(),
+            host: &host,
+        }
+        .machine(&spec, &options, report)?;
+        let limited = wall::enclosed(&spec, machine.as_deref());
+        let request = plan::cgroup::Request::of(wish.id.as_str(), &limited);
+        let cgroup = plan::cgroup::plan(&request, &host, choice)?;
+        options.cgroup = cgroup.place.directory();
+        options.placed_later = matches!(cgroup.place, Place::Scope { .. });
+        let plan = match &machine {
+            Some(machine) => machine.plan.plan.clone(),
+            None => plan::build(&spec, &options)?,
+        };
         Ok(Self {
             bundle,
             rootfs,
             config,
             spec,
+            isolation,
             plan,
+            machine,
             cgroup,
             notifies,
             asked,

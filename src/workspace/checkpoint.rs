@@ -67,6 +67,7 @@ pub struct Saving {
 /// [`NotNow`] unless it runs or is paused; [`WorkspaceError::Images`] with the end of CRIU's log.
 pub fn checkpoint(store: &Store, id: &ContainerId, saving: &Saving) -> Result<(), WorkspaceError> {
     let workspace = Workspace::find_locked(store, id)?;
+    workspace.only_container("checkpoint")?;
     lifecycle::after(workspace.status()?, Event::Save)?;
     let ended = NotNow {
         state: Status::Stopped,

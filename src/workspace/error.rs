@@ -9,6 +9,7 @@ use crate::network::NetworkError;
 use crate::plan::PlanError;
 use crate::plan::admission::Refusal;
 use crate::plan::cgroup::CgroupError;
+use crate::plan::machine::MachineError;
 use crate::plan::network::NetworkPlanError;
 use crate::spec::SpecError;
 use crate::spec::asked::AskedError;
@@ -158,9 +159,18 @@ pub enum WorkspaceError {
     /// A terminal was asked for, and nobody would have its other end.
     #[error("process.terminal: a detached workspace needs --console-socket")]
     NoConsole,
-    /// A wall was asked for that there is not.
-    #[error("isolation: microvm: this version has the container alone")]
-    NoMachine,
+    /// What it asks of its machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A machine was asked for, and this host has none.
+    #[error("isolation: microvm: {0}")]
+    NoMachine(String),
+    /// It is asked for something that only a container can.
+    #[error("{what}: a microVM has a kernel of its own; only isolation container can do this")]
+    OnlyContainer {
+        /// What.
+        what: &'static str,
+    },
     /// Only a monitor that is its parent can start it again.
     #[error(
         "annotations.dev.bulkhead.memory.on_over_limit: only `up` can start a workspace again; make it with that"

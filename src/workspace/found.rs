@@ -166,7 +166,11 @@ impl Workspace {
     /// [`NotNow`] unless it is paused.
     pub fn resume(&self) -> Result<(), WorkspaceError> {
         lifecycle::after(self.status()?, Event::Resume)?;
-        Ok(self.enclosure()?.thaw()?)
+        self.enclosure()?.thaw()?;
+        match self.wall().inside() {
+            Some(inside) => Ok(inside.set_time()?),
+            None => Ok(()),
+        }
     }
 
     /// Sends a signal to its first process.
@@ -185,6 +189,10 @@ impl Workspace {
             return self.kill_all(ended);
         }
         let init = self.record.init.as_ref().ok_or(ended)?;
+        if self.record.machine.is_some() && number != 0 {
+            let process = init.open().ok_or(ended)?;
+            return Ok(self.wall().signal(process.as_fd(), number)?);
+        }
         match init.signal(number) {
             Err(Errno::SRCH) => Err(ended.into()),
             answer => answer.map_err(|source| WorkspaceError::Signal { number, source }),
@@ -221,6 +229,12 @@ impl Workspace {
         };
         if number == KILL {
             return Ok(enclosure.kill()?);
+        }
+        if let Some(inside) = self.wall().inside() {
+            return match self.status()? {
+                Status::Stopped => Ok(()),
+                _ => Ok(inside.signal_all(number)?),
+            };
         }
         for pid in enclosure.processes()? {
             signal_member(&enclosure, pid, number)?;

@@ -66,6 +66,7 @@ fn prepare(
     file: &Path,
 ) -> Result<(Workspace, Vec<Mount>), WorkspaceError> {
     let workspace = Workspace::find_locked(store, id)?;
+    workspace.only_container("mounts")?;
     lifecycle::after(workspace.status()?, Event::Enter)?;
     let mounts = mount_list::parse(&blueprint::read(file)?)?;
     Ok((workspace, mounts))

@@ -6,17 +6,16 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::backend::Attendant;
-use crate::backend::Backend;
 use crate::backend::BackendError;
 use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::Target;
-use crate::backend::container::Container;
 use crate::enclosure::Enclosure;
 use crate::enclosure::Place;
 use crate::enclosure::rdt;
 use crate::plan;
 use crate::plan::ProcessPlan;
+use crate::plan::machine;
 use crate::plan::namespaces;
 use crate::spec::Spec;
 use crate::spec::process::Process;
@@ -38,6 +37,7 @@ use crate::workspace::making::Receipts;
 use crate::workspace::running::Console;
 use crate::workspace::store;
 use crate::workspace::terminal::Foreground;
+use crate::workspace::wall;
 
 /// One more program for a workspace.
 #[derive(Debug, Clone)]
@@ -87,6 +87,10 @@ impl Workspace {
     ) -> Result<Option<Exit>, WorkspaceError> {
         self.may_enter(errand.ignore_paused)?;
         let descriptors = Descriptors::find(errand.preserve_fds)?;
+        if self.record.machine.is_some() {
+            machine::foreign_to_exec(&errand.process, descriptors.count)?;
+            machine::unlabelled(&mut errand.process);
+        }
         errand
             .process
             .env
@@ -260,7 +264,9 @@ impl Joiner<'_> {
         let mut attendant = Guide {
             workspace: self.workspace,
         };
-        Container.exec(&self.target, self.plan, supplies, &mut attendant)
+        let workspace = self.workspace;
+        let backend = wall::behind(workspace.record.isolation, workspace.home.as_fd(), None);
+        backend.exec(&self.target, self.plan, supplies, &mut attendant)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::enclosure::Enclosure;
 use crate::enclosure::rdt;
 use crate::plan;
 use crate::plan::cgroup::Limits;
+use crate::plan::machine;
 use crate::spec::asked::Asked;
 use crate::spec::asked::PREFIX;
 use crate::spec::id::ContainerId;
@@ -58,7 +59,8 @@ pub fn update(
     }
     let mut enclosure = workspace.enclosure()?;
     let host = blueprint::look()?;
-    let mut limits = plan::cgroup::update(&change.resources, &enclosure.present()?, &host)?;
+    let roomy = workspace.roomy(&change.resources)?;
+    let mut limits = plan::cgroup::update(&roomy, &enclosure.present()?, &host)?;
     for ignored in &limits.ignored {
         report.warning(ignored);
     }
@@ -74,6 +76,9 @@ pub fn update(
         admission::admit(store, &record)?
     };
     record.weight = limits.cpu_weight().or(record.weight);
+    if let Some(extent) = &mut record.machine {
+        extent.limits = extent.changed(&change.resources)?;
+    }
     let shares = Shares::change(&workspace.record, &change.shares)?;
     let changed = put_in_force(&workspace, &record, &mut enclosure, &limits);
     if changed.is_err() {
@@ -92,6 +97,27 @@ fn put_in_force(
     limits: &Limits,
 ) -> Result<(), WorkspaceError> {
     let renewed = *record != workspace.record;
+    let inside = (workspace.record.machine, record.machine);
+    if let (Some(before), Some(after)) = inside
+        && before != after
+    {
+        workspace.limit_inside(after.limits)?;
+        let taken = put_in_force_outside(workspace, record, enclosure, limits, renewed);
+        if taken.is_err() {
+            workspace.limit_inside(before.limits).unwrap_or_default();
+        }
+        return taken;
+    }
+    put_in_force_outside(workspace, record, enclosure, limits, renewed)
+}
+
+fn put_in_force_outside(
+    workspace: &Workspace,
+    record: &Record,
+    enclosure: &mut Enclosure,
+    limits: &Limits,
+    renewed: bool,
+) -> Result<(), WorkspaceError> {
     if renewed {
         workspace.home.write(store::STATE, &record.to_bytes()?)?;
     }
@@ -101,6 +127,20 @@ fn put_in_force(
         workspace.home.write(store::STATE, &before)?;
     }
     Ok(taken?)
+}
+
+impl Workspace {
+    /// The limits of its enclosure, which have room for its machine where it has one.
+    fn roomy(&self, asked: &Resources) -> Result<Resources, WorkspaceError> {
+        let Some(extent) = &self.record.machine else {
+            return Ok(asked.clone());
+        };
+        extent.changed(asked)?;
+        Ok(Resources {
+            devices: Vec::new(),
+            ..machine::enclosed(asked, extent.size)
+        })
+    }
 }
 
 fn weigh(store: &Store, grant: Option<Grant>, record: &Record) -> Result<(), WorkspaceError> {

@@ -8,10 +8,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::backend::Attendant;
-use crate::backend::Backend;
 use crate::backend::Made;
 use crate::backend::Supplies;
-use crate::backend::container::Container;
 use crate::enclosure::Enclosure;
 use crate::enclosure::Place;
 use crate::enclosure::rdt;
@@ -40,6 +38,7 @@ use crate::workspace::report::Report;
 use crate::workspace::store;
 use crate::workspace::store::Home;
 use crate::workspace::store::Store;
+use crate::workspace::wall;
 use crate::workspace::wiring;
 
 /// The annotation that asks for a pidfd, for callers that cannot give `--pidfd-socket` (crun's name for it).
@@ -87,7 +86,7 @@ pub fn create(
     timed: bool,
     report: &dyn Report,
 ) -> Result<(), WorkspaceError> {
-    let blueprint = Blueprint::draw(wish, &store.root().join(&wish.id), report)?;
+    let blueprint = Blueprint::draw(wish, store, report)?;
     refuse_reset(&blueprint)?;
     let console = connect_console(&blueprint, receipts)?;
     if console.is_none() && blueprint.spec.process.terminal {
@@ -162,7 +161,11 @@ pub(super) fn intent(wish: &Wish, blueprint: &Blueprint) -> Result<Record, Works
     record.oci_version.clone_from(&spec.oci_version);
     record.annotations.clone_from(&spec.annotations);
     record.place = blueprint.cgroup.place.clone();
-    record.shared_pids = blueprint.plan.namespaces.new & crate::plan::namespaces::PID == 0;
+    record.isolation = blueprint.isolation;
+    record.machine = blueprint.machine.as_ref().map(|one| one.plan.extent());
+    // The end of the process that stands for a machine ends it a moment later; who kills it wants that moment gone.
+    record.shared_pids = blueprint.machine.is_some()
+        || blueprint.plan.namespaces.new & crate::plan::namespaces::PID == 0;
     record.poststart.clone_from(&spec.hooks.poststart);
     record.poststop.clone_from(&spec.hooks.poststop);
     let class = spec.linux.intel_rdt.as_ref();
@@ -245,7 +248,12 @@ pub(super) fn erect(
         network,
         report,
     };
-    let made = Container.create(&blueprint.plan, supplies, &mut attendant)?;
+    let backend = wall::behind(
+        blueprint.isolation,
+        home.as_fd(),
+        blueprint.machine.as_deref(),
+    );
+    let made = backend.create(&blueprint.plan, supplies, &mut attendant)?;
     record.init = Some(Life::of(made.handle.pid).map_err(WorkspaceError::probe)?);
     if let Some(class) = &record.rdt {
         rdt::enter(class, made.handle.pid)?;

@@ -7,11 +7,11 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
 use crate::backend::Made;
+use crate::backend::microvm;
 use crate::enclosure::Place;
 use crate::plan::Plan;
 use crate::plan::cgroup::Manager;
 use crate::spec::Spec;
-use crate::spec::asked::Isolation;
 use crate::spec::asked::Network;
 use crate::spec::process::RlimitKind;
 use crate::sys::process::Exit;
@@ -66,12 +66,9 @@ pub fn raise(
 }
 
 fn draw(store: &Store, wish: &Wish, report: &dyn Report) -> Result<Blueprint, WorkspaceError> {
-    let blueprint = Blueprint::draw(wish, &store.root().join(&wish.id), report)?;
+    let blueprint = Blueprint::draw(wish, store, report)?;
     if blueprint.spec.process.terminal {
         return Err(WorkspaceError::NoConsole);
-    }
-    if blueprint.asked.isolation == Some(Isolation::MicroVm) {
-        return Err(WorkspaceError::NoMachine);
     }
     Ok(blueprint)
 }
@@ -146,7 +143,13 @@ impl Raised {
         }
         let process = self.made.process.as_fd();
         let channel = self.made.channel.as_fd();
-        starting::let_go(&self.plan, &workspace.record, process, channel)?;
+        starting::let_go(
+            &self.plan,
+            &workspace.home,
+            &workspace.record,
+            process,
+            channel,
+        )?;
         starting::poststart(&workspace.record, process)?;
         Ok(notify)
     }
@@ -219,7 +222,13 @@ impl Workspace {
         self.record.place = Place::Nowhere;
         self.home.write(store::SETTLED, &[])?;
         self.home.write(store::STATE, &self.record.to_bytes()?)?;
-        for name in [store::CGROUP, store::INTENDED, store::INIT, store::START] {
+        for name in [
+            store::CGROUP,
+            store::INTENDED,
+            store::INIT,
+            store::START,
+            microvm::SOCKET,
+        ] {
             self.home.forget(name)?;
         }
         Ok(())
@@ -265,6 +274,7 @@ impl Workspace {
             no_pivot: false,
             no_new_keyring: false,
             preserve_fds: 0,
+            isolation: Some(self.record.isolation),
         };
         let made = self.again_locked(store, &wish, addresses, report);
         self.unlock()?;
@@ -316,9 +326,15 @@ impl Workspace {
         report: &dyn Report,
     ) -> Result<Started, WorkspaceError> {
         let process = made.process.as_fd();
-        let begun = starting::let_go(plan, &self.record, process, made.channel.as_fd())
-            .map_err(WorkspaceError::from)
-            .and_then(|()| starting::poststart(&self.record, process));
+        let begun = starting::let_go(
+            plan,
+            &self.home,
+            &self.record,
+            process,
+            made.channel.as_fd(),
+        )
+        .map_err(WorkspaceError::from)
+        .and_then(|()| starting::poststart(&self.record, process));
         match begun {
             Ok(()) => Ok(Started {
                 process: made.process,

@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::plan::cgroup::Place;
+use crate::plan::machine::Extent;
 use crate::plan::rdt::RdtPlan;
+use crate::spec::asked::Isolation;
 use crate::spec::hooks::Hook;
 use crate::spec::id::ContainerId;
 use crate::workspace::agent::Agent;
@@ -40,6 +42,12 @@ pub struct Record {
     /// Its first process; absent until there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Life>,
+    /// Which wall it is behind.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// How large its machine is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Extent>,
     /// Whether it shares a pid namespace, so that the end of its first process does not end the others.
     #[serde(default)]
     pub shared_pids: bool,
@@ -108,6 +116,8 @@ impl Record {
             annotations: BTreeMap::new(),
             maker,
             init: None,
+            isolation: Isolation::default(),
+            machine: None,
             shared_pids: false,
             place: Place::Nowhere,
             weight: None,

@@ -89,7 +89,10 @@ pub fn restore(
     report: &dyn Report,
 ) -> Result<Option<Exit>, WorkspaceError> {
     let (wish, stay) = (wanted.wish, wanted.stay);
-    let blueprint = Blueprint::draw(wish, &store.root().join(&wish.id), report)?;
+    let blueprint = Blueprint::draw(wish, store, report)?;
+    if blueprint.machine.is_some() {
+        return Err(WorkspaceError::OnlyContainer { what: "restore" });
+    }
     if blueprint.plan.namespaces.new & namespaces::MOUNT == 0 {
         return Err(ImagesError::NoMountNamespace.into());
     }

@@ -47,7 +47,7 @@ pub fn run(
     stay: Stay,
     report: &dyn Report,
 ) -> Result<Option<Exit>, WorkspaceError> {
-    let blueprint = Blueprint::draw(wish, &store.root().join(&wish.id), report)?;
+    let blueprint = Blueprint::draw(wish, store, report)?;
     making::refuse_reset(&blueprint)?;
     let mut console = Console::arrange(
         making::connect_console(&blueprint, receipts)?,
@@ -95,6 +95,7 @@ fn begin(
     let process = standing.made.process.as_fd();
     starting::let_go(
         &blueprint.plan,
+        &standing.home,
         &standing.record,
         process,
         standing.made.channel.as_fd(),

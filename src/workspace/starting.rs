@@ -7,9 +7,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::AtFlags;
 
 use crate::backend::Attendant;
-use crate::backend::Backend;
 use crate::backend::BackendError;
-use crate::backend::container::Container;
 use crate::enclosure::Enclosure;
 use crate::plan::Plan;
 use crate::spec::id::ContainerId;
@@ -30,6 +28,7 @@ use crate::workspace::report::Report;
 use crate::workspace::store;
 use crate::workspace::store::Home;
 use crate::workspace::store::Store;
+use crate::workspace::wall;
 
 /// Starts the program of a workspace that was created.
 ///
@@ -55,6 +54,7 @@ pub fn start(store: &Store, id: &ContainerId, report: &dyn Report) -> Result<(),
     })?;
     let let_go = let_go(
         &Plan::default(),
+        &workspace.home,
         &workspace.record,
         process.as_fd(),
         channel.as_fd(),
@@ -87,11 +87,13 @@ pub(super) fn open_notify(home: &Home) -> Result<Option<Notify>, WorkspaceError>
 /// Lets the program go, and hears whether it came to run.
 pub(super) fn let_go(
     plan: &Plan,
+    home: &Home,
     record: &Record,
     process: BorrowedFd<'_>,
     channel: BorrowedFd<'_>,
 ) -> Result<(), BackendError> {
-    Container.start(plan, process, channel, &mut Starter { record })
+    let backend = wall::behind(record.isolation, home.as_fd(), None);
+    backend.start(plan, process, channel, &mut Starter { record })
 }
 
 /// Runs the poststart hooks; when one fails, the workspace is ended (runtime-spec, "Lifecycle", step 9).

@@ -2,7 +2,7 @@
 
 mod birth;
 pub mod criu;
-mod dialogue;
+
 mod exec;
 pub mod hot;
 mod interfaces;
@@ -12,13 +12,14 @@ mod second;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 
-use self::dialogue::Dialogue;
 use crate::backend::Attendant;
 use crate::backend::Backend;
 use crate::backend::BackendError;
 use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::Target;
+use crate::backend::dialogue;
+use crate::backend::dialogue::Dialogue;
 use crate::plan::Plan;
 use crate::plan::ProcessPlan;
 use crate::sys::process;

@@ -1,4 +1,188 @@
 //! The second wall: a machine of its own, with a kernel of its own, around the same program.
+//!
+//! ```text
+//! enclosure ─ keeper (its number is the workspace's) ─┬─ file server: sees the shares and nothing else
+//!                                                     └─ VMM: guest memory, processors, devices
+//!                                                         └─ guest: kernel ─ agent ─ the workspace, as a container
+//! ```
 
+mod birth;
+mod exec;
 pub mod files;
+pub mod keeper;
+mod pump;
+mod report;
+mod signals;
+mod talk;
+mod terminal;
 pub mod vmm;
+
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::agent::wire;
+use crate::agent::wire::Event;
+use crate::agent::wire::Request;
+use crate::backend::Attendant;
+use crate::backend::Backend;
+use crate::backend::BackendError;
+use crate::backend::Inside;
+use crate::backend::Made;
+use crate::backend::Supplies;
+use crate::backend::Target;
+use crate::backend::dialogue;
+use crate::backend::dialogue::Dialogue;
+use crate::backend::microvm::vmm::config::Discovery;
+use crate::plan::Plan;
+use crate::plan::ProcessPlan;
+use crate::plan::machine::GuestLimits;
+use crate::plan::machine::MachinePlan;
+use crate::sys::process;
+use crate::sys::process::Exit;
+
+/// The socket through which a machine is talked to, in the workspace's directory.
+pub const SOCKET: &str = "vm.sock";
+/// The file in the workspace's directory that says why its machine ended, when its program had not.
+pub const ENDED: &str = "machine.ended";
+
+/// Puts a workspace into a machine. It keeps nothing between commands.
+#[derive(Debug, Clone, Copy)]
+pub struct MicroVm<'a> {
+    /// The workspace's directory.
+    pub home: BorrowedFd<'a>,
+    /// What is to be made; none for one that is there.
+    pub machine: Option<&'a Machine>,
+}
+
+/// A machine that is to be made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// What it is.
+    pub plan: MachinePlan,
+    /// What boots in it.
+    pub boot: Boot,
+}
+
+/// What boots in a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The kernel: ELF or bzImage.
+    pub kernel: PathBuf,
+    /// The initial RAM disk, which has the agent in it.
+    pub initramfs: PathBuf,
+    /// The words with which this kernel boots fastest and says least.
+    pub cmdline: String,
+    /// How this kernel finds its devices.
+    pub discovery: Discovery,
+}
+
+/// Signals that the process which stands for a machine cannot get: the program gets them from the agent.
+const UNCATCHABLE: [i32; 5] = [
+    libc::SIGSTOP,
+    libc::SIGCONT,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+
+impl Backend for MicroVm<'_> {
+    fn create(
+        &self,
+        _plan: &Plan,
+        supplies: Supplies<'_>,
+        attendant: &mut dyn Attendant,
+    ) -> Result<Made, BackendError> {
+        birth::create(self, supplies, attendant)
+    }
+
+    fn start(
+        &self,
+        plan: &Plan,
+        process: BorrowedFd<'_>,
+        channel: BorrowedFd<'_>,
+        attendant: &mut dyn Attendant,
+    ) -> Result<(), BackendError> {
+        dialogue::release(channel)?;
+        Dialogue {
+            steps: &plan.steps,
+            channel,
+            process,
+            pid: 0,
+        }
+        .until_program(attendant)
+    }
+
+    fn exec(
+        &self,
+        _target: &Target<'_>,
+        plan: &ProcessPlan,
+        supplies: Supplies<'_>,
+        attendant: &mut dyn Attendant,
+    ) -> Result<Made, BackendError> {
+        exec::exec(self.home, plan, supplies, attendant)
+    }
+
+    fn signal(&self, process: BorrowedFd<'_>, number: i32) -> Result<(), BackendError> {
+        if UNCATCHABLE.contains(&number) {
+            return talk::order(
+                self.home,
+                &Request::Signal {
+                    session: wire::WORKLOAD,
+                    number,
+                    all: false,
+                },
+            );
+        }
+        process::signal(process, number)
+            .map_err(BackendError::kernel(format!("send signal {number}")))
+    }
+
+    fn wait(&self, process: BorrowedFd<'_>) -> Result<Exit, BackendError> {
+        process::wait(process).map_err(BackendError::kernel("wait for the process"))
+    }
+
+    fn inside(&self) -> Option<&dyn Inside> {
+        Some(self)
+    }
+}
+
+impl Inside for MicroVm<'_> {
+    fn signal_all(&self, number: i32) -> Result<(), BackendError> {
+        talk::order(
+            self.home,
+            &Request::Signal {
+                session: wire::WORKLOAD,
+                number,
+                all: true,
+            },
+        )
+    }
+
+    fn processes(&self) -> Result<Vec<wire::Process>, BackendError> {
+        match talk::ask(self.home, &Request::Processes)? {
+            Event::Processes(found) => Ok(found),
+            _ => Err(BackendError::OutOfTurn),
+        }
+    }
+
+    fn limit(&self, limits: GuestLimits) -> Result<(), BackendError> {
+        talk::order(
+            self.home,
+            &Request::Update {
+                limits: talk::limits(limits, true),
+            },
+        )
+    }
+
+    fn set_time(&self) -> Result<(), BackendError> {
+        talk::order(
+            self.home,
+            &Request::SetTime {
+                unix_ns: talk::now(),
+            },
+        )
+    }
+}

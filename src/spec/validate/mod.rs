@@ -42,10 +42,6 @@ impl Spec {
                 hook(one, &format!("hooks.{name}[{index}]"))?;
             }
         }
-        if self.vm.is_some() {
-            let text = "is ignored: a container shares the host's kernel and has no machine";
-            warnings.push(Warning::new("vm", text));
-        }
         Ok(warnings)
     }
 }

@@ -75,7 +75,7 @@ pub fn survey(store: &Store) -> Result<Survey, WorkspaceError> {
 impl Survey {
     fn of(store: &Store, host: &Host, living: &[Living]) -> Result<Self, WorkspaceError> {
         let holders = living.iter().filter_map(|one| {
-            let amounts = wanted(&one.asked, &one.record.rootfs).ok()?;
+            let amounts = wanted(&one.asked, &one.record).ok()?;
             let id = one.record.id.to_string();
             (!amounts.is_empty()).then_some(Holder { id, amounts })
         });
@@ -95,7 +95,7 @@ impl Survey {
 /// [`WorkspaceError::Refused`] with what is free and who holds the rest.
 pub(super) fn admit(store: &Store, record: &Record) -> Result<Option<Grant>, WorkspaceError> {
     let asked = Asked::of(&record.annotations)?;
-    let amounts = wanted(&asked, &record.rootfs)?;
+    let amounts = wanted(&asked, record)?;
     if amounts.is_empty() && !asked.guarantee.is_some() {
         return Ok(None);
     }
@@ -229,7 +229,7 @@ impl Balance {
 }
 
 fn settle(one: &Living, weight: u64) -> Result<(), WorkspaceError> {
-    let Guarantee { memory_bytes, .. } = one.asked.guarantee;
+    let memory_bytes = promised(&one.asked, &one.record);
     let mut enclosure = match Enclosure::open(&one.record.place) {
         Err(EnclosureError::NotACgroup { .. }) => return Ok(()),
         answer => answer?,
@@ -273,14 +273,28 @@ fn living(store: &Store) -> Result<Vec<Living>, WorkspaceError> {
     Ok(found.collect())
 }
 
+/// The memory that a workspace is promised: what is promised to a program in a machine needs that machine too.
+fn promised(asked: &Asked, record: &Record) -> u64 {
+    let own = asked.guarantee.memory_bytes;
+    let machine = record.machine.filter(|_| own > 0);
+    own.saturating_add(machine.map_or(0, |extent| extent.overhead()))
+}
+
 /// What a workspace asks to be promised.
-fn wanted(asked: &Asked, rootfs: &Path) -> Result<Amounts, WorkspaceError> {
+fn wanted(asked: &Asked, record: &Record) -> Result<Amounts, WorkspaceError> {
+    let asked = &Asked {
+        guarantee: Guarantee {
+            memory_bytes: promised(asked, record),
+            ..asked.guarantee
+        },
+        ..asked.clone()
+    };
     let guarantee = &asked.guarantee;
     if guarantee.read_bps == 0 && guarantee.write_bps == 0 {
         return Ok(admission::request(asked, None));
     }
     let written = asked.layer.as_ref().map(|layer| Path::new(&layer.upper));
-    let path = written.unwrap_or(rootfs);
+    let path = written.unwrap_or(&record.rootfs);
     let disk = capacity::disk_of(path).ok_or_else(|| WorkspaceError::NoDisk {
         path: path.to_owned(),
     })?;

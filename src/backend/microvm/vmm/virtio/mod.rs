@@ -20,7 +20,6 @@ pub mod net;
 mod ring;
 pub mod rng;
 mod transport;
-pub mod vsock;
 
 use std::sync::Arc;
 

@@ -1,0 +1,294 @@
+//! The VMM's process, seen from the keeper that made it.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::io::Seek;
+use std::io::SeekFrom;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::fs::MemfdFlags;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+use super::Result;
+use crate::backend::BackendError;
+use crate::backend::microvm::Machine;
+use crate::backend::microvm::files::Server;
+use crate::backend::microvm::vmm;
+use crate::backend::microvm::vmm::Ending;
+use crate::backend::microvm::vmm::Event;
+use crate::backend::microvm::vmm::MachineConfig;
+use crate::backend::microvm::vmm::config::BalloonConfig;
+use crate::backend::microvm::vmm::config::JailConfig;
+use crate::backend::microvm::vmm::config::LogConfig;
+use crate::backend::microvm::vmm::config::ShareConfig;
+use crate::backend::microvm::vmm::config::Source;
+use crate::backend::microvm::vmm::config::ThreadsConfig;
+use crate::backend::microvm::vmm::config::VsockConfig;
+use crate::enclosure::threads::Parts;
+use crate::init;
+use crate::plan::share;
+use crate::sys::Errno;
+use crate::sys::clone;
+use crate::sys::clone::Birth;
+use crate::sys::inherited;
+use crate::sys::process;
+use crate::sys::process::Exit;
+
+/// What the guest writes to its serial port, in the workspace's directory.
+const SERIAL: &str = "serial.log";
+/// The most that is kept of it, in bytes.
+const SERIAL_LIMIT: u64 = 256 << 10;
+/// How many bytes of its end are looked at for what a kernel says before it stops.
+const TAIL: u64 = 16 << 10;
+/// How long a machine whose guest has switched it off, or whose connection has ended, may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The number of the guest on its socket device.
+const CID: u64 = 3;
+
+/// A VMM that was started.
+#[derive(Debug)]
+pub(super) struct Vmm {
+    process: OwnedFd,
+    /// What it tells of its machine, and what it says when it fails: read when it has ended.
+    report: OwnedFd,
+    complaint: OwnedFd,
+    serial: OwnedFd,
+    /// Held until the guest has been introduced; it serves as long as the VMM holds the connection.
+    server: OwnedFd,
+}
+
+/// Starts the VMM of a machine whose file server is `server`.
+pub(super) fn start(
+    machine: &Machine,
+    home: BorrowedFd<'_>,
+    listener: &OwnedFd,
+    server: Server,
+    parts: Option<&Parts>,
+) -> Result<Vmm> {
+    let doing = |what: &str| BackendError::kernel(format!("{what} for the machine"));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let serial = rustix::fs::openat(home, SERIAL, flags, Mode::from(0o600))
+        .map_err(doing("open the log"))?;
+    let memory =
+        |name| rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(doing("make a file"));
+    let (report, complaint) = (memory("report")?, memory("complaint")?);
+    let config = MachineConfig {
+        serial: Some(LogConfig {
+            to: Source::Fd(serial.as_raw_fd()),
+            limit: SERIAL_LIMIT,
+        }),
+        report: Some(report.as_raw_fd()),
+        vsock: Some(VsockConfig {
+            cid: CID,
+            listener: listener.as_raw_fd(),
+        }),
+        shares: vec![ShareConfig {
+            tag: share::TAG.to_owned(),
+            socket: server.socket.as_raw_fd(),
+        }],
+        threads: parts.map(|parts| ThreadsConfig {
+            vcpu: parts.vcpu.as_raw_fd(),
+            vmm: parts.vmm.as_raw_fd(),
+        }),
+        ..config(machine)
+    };
+    let mut text = File::from(memory("config")?);
+    let written = serde_json::to_vec(&config).map_err(std::io::Error::from);
+    written
+        .and_then(|bytes| text.write_all(&bytes))
+        .and_then(|()| text.rewind())
+        .map_err(|error| {
+            doing("write the document")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+    let threads = parts
+        .into_iter()
+        .flat_map(|parts| [&parts.vcpu, &parts.vmm]);
+    let handed: Vec<BorrowedFd<'_>> = [&serial, &report, listener, &server.socket]
+        .into_iter()
+        .chain(threads)
+        .map(AsFd::as_fd)
+        .chain([text.as_fd()])
+        .collect();
+    let born = clone::spawn(Birth::default(), || {
+        become_vmm(complaint.as_fd(), &handed, text.as_raw_fd())
+    })
+    .map_err(doing("make a process"))?;
+    let vmm = Vmm {
+        process: born.pidfd,
+        report,
+        complaint,
+        serial,
+        server: server.process.try_clone().map_err(|error| {
+            doing("keep the file server")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?,
+    };
+    // Meanwhile the VMM has begun: what takes longest begins first.
+    if let Err(error) = server.ready() {
+        process::end(vmm.process.as_fd());
+        return Err(error);
+    }
+    Ok(vmm)
+}
+
+/// What follows from the plan alone.
+fn config(machine: &Machine) -> MachineConfig {
+    let parameters = machine.plan.kernel.parameters.iter();
+    let words = std::iter::once(&machine.boot.cmdline).chain(parameters);
+    let words: Vec<&str> = words.map(String::as_str).collect();
+    MachineConfig {
+        vcpus: machine.plan.size.vcpus,
+        memory: machine.plan.size.memory_bytes,
+        hugepages: false,
+        kernel: Source::Path(machine.boot.kernel.clone()),
+        initramfs: Some(Source::Path(machine.boot.initramfs.clone())),
+        cmdline: words.join(" "),
+        discovery: machine.boot.discovery,
+        disks: Vec::new(),
+        nics: Vec::new(),
+        vsock: None,
+        shares: Vec::new(),
+        balloon: Some(BalloonConfig {
+            free_page_reporting: true,
+        }),
+        rng: true,
+        console: None,
+        serial: None,
+        report: None,
+        threads: None,
+        jail: JailConfig::default(),
+    }
+}
+
+/// In the new process: its standard error is kept, and it ends with this one.
+fn become_vmm(complaint: BorrowedFd<'_>, handed: &[BorrowedFd<'_>], config: i32) -> i32 {
+    let prepared = || {
+        let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::stdio::dup2_stdin(&nothing)?;
+        rustix::stdio::dup2_stdout(&nothing)?;
+        rustix::stdio::dup2_stderr(complaint)?;
+        process::default_signals()?;
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        process::close_on_exec_from(3)?;
+        handed.iter().try_for_each(|fd| inherited::hand_on(*fd))
+    };
+    let prepared: crate::sys::Result<()> = prepared();
+    if prepared.is_ok() {
+        let words = ["bulkhead", vmm::WORD, "--config-fd", &config.to_string()].map(CString::new);
+        let words: Vec<CString> = words.into_iter().flatten().collect();
+        process::execute(c"/proc/self/exe", &words, &[]);
+    }
+    init::FAILED
+}
+
+impl Vmm {
+    /// The process.
+    pub(super) fn process(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
+    }
+
+    /// Waits until it has ended, and does not wait long; then the file server has ended too. Why it ended, when that was
+    /// not that its guest switched it off.
+    pub(super) fn finish(&self) -> Option<String> {
+        if !process::ended_within(self.process.as_fd(), Some(PATIENCE)).unwrap_or(true) {
+            process::signal(self.process.as_fd(), libc::SIGKILL).unwrap_or_default();
+        }
+        let exit = process::wait(self.process.as_fd()).unwrap_or(Exit::Signal(libc::SIGKILL));
+        process::signal(self.server.as_fd(), libc::SIGKILL).unwrap_or_default();
+        process::wait(self.server.as_fd())
+            .map(drop)
+            .unwrap_or_default();
+        match (self.ending(), exit) {
+            (Some(Ending::PowerOff), _) => None,
+            (Some(Ending::Reset { panic }), _) => Some(match panic.or_else(|| self.last_words()) {
+                Some(words) => format!("the guest's kernel stopped: {words}"),
+                None => "the guest reset its machine".to_owned(),
+            }),
+            (Some(Ending::TripleFault), _) => {
+                Some("the guest's processor could not go on (triple fault)".to_owned())
+            }
+            (Some(Ending::Fault { what }), _) => Some(format!(
+                "the host's kernel could not go on with the machine: {what}"
+            )),
+            (None, Exit::Signal(number)) => Some(format!("the VMM was killed by signal {number}")),
+            (None, Exit::Status(status)) => {
+                let said = self.complaint();
+                Some(match said.is_empty() {
+                    true => format!("the VMM ended with status {status}"),
+                    false => said,
+                })
+            }
+        }
+    }
+
+    /// An error, or why the machine ended, when it has.
+    pub(super) fn explain(&self, error: BackendError) -> BackendError {
+        let lost = matches!(
+            error,
+            BackendError::Machine(_) | BackendError::Kernel { .. }
+        );
+        let moment = Some(Duration::from_millis(500));
+        let ended = process::ended_within(self.process.as_fd(), moment).unwrap_or(true);
+        if lost && ended {
+            let why = self.finish();
+            let why = why.unwrap_or_else(|| "the guest switched its machine off".to_owned());
+            return BackendError::Machine(why);
+        }
+        process::signal(self.process.as_fd(), libc::SIGKILL).unwrap_or_default();
+        drop(self.finish());
+        error
+    }
+
+    fn ending(&self) -> Option<Ending> {
+        let text = text_of(&self.report, 0)?;
+        let events = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        events
+            .filter_map(|event| match event {
+                Event::Ended(ending) => Some(ending),
+                Event::Running | Event::Trouble { .. } => None,
+            })
+            .last()
+    }
+
+    /// What it said before it ended, without its name.
+    fn complaint(&self) -> String {
+        let text = text_of(&self.complaint, 0).unwrap_or_default();
+        let text = text.trim();
+        let own = format!("bulkhead {}: ", vmm::WORD);
+        text.strip_prefix(&own).unwrap_or(text).to_owned()
+    }
+
+    /// The line with which a kernel says why it stops.
+    fn last_words(&self) -> Option<String> {
+        let text = text_of(&self.serial, TAIL)?;
+        let found = text
+            .lines()
+            .rev()
+            .find(|line| line.contains("Kernel panic"))?;
+        let at = found.find("Kernel panic").unwrap_or_default();
+        Some(found[at..].trim().to_owned())
+    }
+}
+
+/// What a file holds, or its last bytes.
+fn text_of(file: &OwnedFd, last: u64) -> Option<String> {
+    let mut file = File::from(file.try_clone().ok()?);
+    let length = file.metadata().ok()?.len();
+    let from = if last == 0 {
+        0
+    } else {
+        length.saturating_sub(last)
+    };
+    file.seek(SeekFrom::Start(from)).ok()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,144 @@
+//! From settings to a machine in which the program waits for its start.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+
+use super::Result;
+use super::Taken;
+use super::process;
+use super::process::Vmm;
+use super::staying::Standing;
+use crate::agent::client::Client;
+use crate::agent::wire;
+use crate::agent::wire::Create;
+use crate::agent::wire::Event;
+use crate::agent::wire::Interface;
+use crate::agent::wire::Request;
+use crate::agent::wire::Streams;
+use crate::backend::BackendError;
+use crate::backend::distant;
+use crate::backend::microvm::Machine;
+use crate::backend::microvm::files;
+use crate::backend::microvm::files::Order;
+use crate::backend::microvm::pump;
+use crate::backend::microvm::pump::Pumps;
+use crate::backend::microvm::report::Reporter;
+use crate::backend::microvm::signals;
+use crate::backend::microvm::talk;
+use crate::backend::microvm::terminal;
+use crate::enclosure::threads;
+use crate::plan::step::Barrier;
+use crate::sys::clone::Birth;
+use crate::sys::signal::Signals;
+
+/// How many random bytes the guest begins with.
+const SEED: usize = 64;
+
+/// Makes everything, up to the point where the program in the guest waits for its start.
+pub(super) fn raise(machine: &Machine, taken: Taken, reporter: &mut Reporter) -> Result<Standing> {
+    crate::sys::process::hide().map_err(BackendError::kernel("hide the process"))?;
+    rustix::process::setsid().map(drop).unwrap_or_default();
+    for barrier in [Barrier::Outside, Barrier::RuntimeHooks] {
+        reporter.reached(barrier)?;
+        reporter.wait()?;
+    }
+    let held = Signals::hold().map_err(BackendError::kernel("hold signals back"))?;
+    let vmm = make(machine, &taken)?;
+    let Taken {
+        home,
+        start,
+        console,
+        ..
+    } = taken;
+    let built = settle(machine, &home, console).and_then(|(agent, streams)| {
+        let pumps = Pumps::begin(home.as_fd(), wire::WORKLOAD, streams)?;
+        let second = talk::open(home.as_fd(), talk::BOOT)?;
+        let terminal = streams == Streams::Terminal;
+        signals::pass_on(held, second, wire::WORKLOAD, terminal)?;
+        reporter.reached(Barrier::Start)?;
+        Ok((agent, pumps))
+    });
+    match built {
+        Ok((agent, pumps)) => Ok(Standing {
+            home,
+            start,
+            vmm,
+            agent,
+            pumps,
+        }),
+        // That the machine has ended says more than that nobody answers.
+        Err(error) => Err(vmm.explain(error)),
+    }
+}
+
+/// Makes the file server and the VMM. This process has one thread until both are there.
+fn make(machine: &Machine, taken: &Taken) -> Result<Vmm> {
+    let parts = taken
+        .cgroup
+        .as_ref()
+        .and_then(|whole| threads::divide(whole.as_fd()));
+    let place = parts.as_ref().map(|parts| parts.files.as_fd());
+    let server = files::launch(&Order {
+        shares: &machine.plan.shares,
+        birth: Birth {
+            cgroup: place,
+            ..Birth::default()
+        },
+        users: None,
+        directory: taken.home.as_fd(),
+    })?;
+    let vmm = process::start(
+        machine,
+        taken.home.as_fd(),
+        &taken.listener,
+        server,
+        parts.as_ref(),
+    )?;
+    Ok(vmm)
+}
+
+/// Has the agent build the workspace.
+fn settle(
+    machine: &Machine,
+    home: &OwnedFd,
+    console: Option<OwnedFd>,
+) -> Result<(Client, Streams)> {
+    let machine = &machine.plan;
+    let streams = match (terminal::wanted(&machine.plan.steps), console) {
+        (Some(size), Some(console)) => {
+            terminal::open(&console, size)?;
+            Streams::Terminal
+        }
+        (Some(_), None) => return Err(BackendError::OutOfTurn),
+        (None, _) => pump::streams(),
+    };
+    let mut agent = talk::open(home.as_fd(), talk::BOOT)?;
+    let create = Create {
+        plan: machine.plan.clone(),
+        streams,
+        disks: Vec::new(),
+        interfaces: Vec::<Interface>::new(),
+        limits: talk::limits(machine.limits, false),
+        unix_ns: talk::now(),
+        seed: seed(),
+    };
+    let mut request = Request::Create(Box::new(create));
+    loop {
+        match agent.ask(&request).map_err(|error| talk::failed(&error))? {
+            Event::Hooks => request = Request::Proceed,
+            Event::Created { .. } => return Ok((agent, streams)),
+            Event::Failed(failure) => {
+                return Err(distant::understand(failure, &machine.plan.steps));
+            }
+            _ => return Err(BackendError::OutOfTurn),
+        }
+    }
+}
+
+fn seed() -> Vec<u8> {
+    let mut bytes = vec![0; SEED];
+    let filled = File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
+    filled.map_or_else(|_| Vec::new(), |()| bytes)
+}

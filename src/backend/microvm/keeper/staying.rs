@@ -1,0 +1,127 @@
+//! A machine that stands: waits for the start of its program, and then for its end.
+
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+
+use super::Result;
+use super::process::Vmm;
+use crate::agent::client::Client;
+use crate::agent::wire;
+use crate::agent::wire::Event;
+use crate::agent::wire::Request;
+use crate::backend::BackendError;
+use crate::backend::distant;
+use crate::backend::microvm::ENDED;
+use crate::backend::microvm::pump::Pumps;
+use crate::backend::microvm::report::Reporter;
+use crate::backend::microvm::talk;
+use crate::init;
+use crate::sys::Errno;
+use crate::sys::process::Exit;
+use crate::sys::socket;
+
+/// The status of a workspace whose machine ended before its program did: as one that was killed.
+const LOST: i32 = 128 + libc::SIGKILL;
+
+/// A machine in which the program waits for its start.
+pub(super) struct Standing {
+    pub(super) home: OwnedFd,
+    pub(super) start: Option<OwnedFd>,
+    pub(super) vmm: Vmm,
+    pub(super) agent: Client,
+    pub(super) pumps: Pumps,
+}
+
+impl Standing {
+    /// Stays until the end; gives the status of the program.
+    pub(super) fn stay(mut self, mut reporter: Reporter) -> i32 {
+        match self.begin(&mut reporter) {
+            Ok(true) => {}
+            Ok(false) => return self.leave(None),
+            Err(error) => {
+                reporter.failed(self.vmm.explain(error));
+                return init::FAILED;
+            }
+        }
+        drop(reporter);
+        let exit = self.agent.exited(wire::WORKLOAD).ok();
+        self.leave(exit)
+    }
+
+    /// Waits until it is told to start the program, and starts it; false when the machine ended before.
+    fn begin(&mut self, reporter: &mut Reporter) -> Result<bool> {
+        if !self.await_start(reporter)? {
+            return Ok(false);
+        }
+        match self.agent.ask(&Request::Start) {
+            Ok(Event::Started { .. }) => {}
+            Ok(Event::Failed(failure)) => return Err(distant::understand(failure, &[])),
+            Ok(_) => return Err(BackendError::OutOfTurn),
+            Err(error) => return Err(talk::failed(&error)),
+        }
+        // From here on nobody listens, and everybody can see that it runs.
+        self.start = None;
+        reporter.close();
+        Ok(true)
+    }
+
+    /// As long as the socket listens the workspace is created and does not run.
+    fn await_start(&self, reporter: &mut Reporter) -> Result<bool> {
+        let Some(listener) = &self.start else {
+            return reporter.wait().map(|()| true);
+        };
+        reporter.close();
+        loop {
+            let mut watched = [
+                PollFd::new(listener, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.vmm.process(), PollFlags::IN),
+            ];
+            match rustix::event::poll(&mut watched, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(BackendError::kernel("wait for the start")(errno)),
+            }
+            if !watched[1].revents().is_empty() {
+                return Ok(false);
+            }
+            if watched[0].revents().is_empty() {
+                continue;
+            }
+            let caller = socket::accept(listener.as_fd())
+                .map_err(BackendError::kernel("hear of the start"))?;
+            reporter.over(caller);
+            // Who connects and goes away has changed its mind.
+            if reporter.wait().is_ok() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Passes on what is left, waits for the machine, and writes down why it ended when that was not as it should.
+    fn leave(self, exit: Option<Exit>) -> i32 {
+        if exit.is_some() {
+            self.pumps.finish();
+        }
+        let why = self.vmm.finish();
+        let Some(exit) = exit else {
+            let why = why.unwrap_or_else(|| "the guest switched its machine off".to_owned());
+            note(&self.home, &why);
+            return LOST;
+        };
+        exit.code()
+    }
+}
+
+/// Writes down why a machine ended; that it cannot be written keeps nobody from ending.
+fn note(home: &OwnedFd, why: &str) {
+    use rustix::fs::Mode;
+    use rustix::fs::OFlags;
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(home, ENDED, flags, Mode::from(0o600));
+    file.and_then(|file| rustix::io::write(&file, why.as_bytes()))
+        .map(drop)
+        .unwrap_or_default();
+}
