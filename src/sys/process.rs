@@ -88,6 +88,27 @@ pub fn collect_but(but: Option<i32>) {
     }
 }
 
+/// Removes the remains of any child that has ended, and gives its number and how it ended; `None` when there is none now.
+///
+/// # Errors
+///
+/// None is known; the kernel's answer is passed on.
+pub fn collect() -> Result<Option<(i32, Exit)>> {
+    loop {
+        let status = match rustix::process::wait(rustix::process::WaitOptions::NOHANG) {
+            Err(Errno::INTR) => continue,
+            Err(Errno::CHILD) | Ok(None) => return Ok(None),
+            Err(errno) => return Err(errno),
+            Ok(Some(status)) => status,
+        };
+        let (pid, status) = status;
+        let ended = status.exit_status().map(Exit::Status);
+        if let Some(exit) = ended.or_else(|| status.terminating_signal().map(Exit::Signal)) {
+            return Ok(Some((pid.as_raw_pid(), exit)));
+        }
+    }
+}
+
 /// Opens a handle to the process that has this number now.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accounting;
+mod agent;
 mod architecture;
 mod callers;
 mod cgroup;
