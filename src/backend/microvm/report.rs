@@ -28,11 +28,6 @@ impl Reporter {
         }
     }
 
-    /// Where it is answered.
-    pub(super) fn channel(&self) -> Option<BorrowedFd<'_>> {
-        self.channel.as_ref().map(AsFd::as_fd)
-    }
-
     /// Says that a point is reached.
     pub(super) fn reached(&self, barrier: Barrier) -> Result<(), BackendError> {
         let Some(channel) = &self.channel else {

@@ -20,6 +20,7 @@ pub mod net;
 mod ring;
 pub mod rng;
 mod transport;
+pub mod vsock;
 
 use std::sync::Arc;
 
