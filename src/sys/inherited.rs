@@ -47,3 +47,36 @@ pub fn close_all_but(keep: &[RawFd]) {
 pub fn hand_on(fd: BorrowedFd<'_>) -> Result<()> {
     rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())
 }
+
+/// The descriptors that this process was started with, behind the three standard streams.
+#[derive(Debug)]
+pub struct Inherited(Vec<RawFd>);
+
+impl Inherited {
+    /// Those that are open now; to be called before the process opens any itself.
+    ///
+    /// # Errors
+    ///
+    /// Fails when `/proc` is not mounted.
+    pub fn look() -> std::io::Result<Self> {
+        let names = std::fs::read_dir("/proc/self/fd")?;
+        let names = names.map(|entry| Ok(entry?.file_name()));
+        let names: std::io::Result<Vec<_>> = names.collect();
+        // The directory itself is among the names, and closed by now.
+        let numbers = names?
+            .into_iter()
+            .filter_map(|name| name.to_str()?.parse().ok())
+            .filter(|number| *number > libc::STDERR_FILENO)
+            .filter(|number| copy(*number).is_ok());
+        Ok(Self(numbers.collect()))
+    }
+
+    /// Closes them: what is still needed of them was copied.
+    pub fn close(self) {
+        for number in self.0 {
+            // SAFETY: the descriptor was open before this process opened any, so nothing in it owns the number; it
+            // has been open since, so the number is not somebody else's by now.
+            unsafe { libc::close(number) };
+        }
+    }
+}

@@ -25,6 +25,8 @@ pub(super) const LOW_END: u64 = 0x9fc00;
 pub(super) const MP_TABLE: u64 = LOW_END;
 /// ACPI's tables, where kernels look for them.
 pub(super) const ACPI: u64 = 0xe0000;
+/// Where a PC's firmware begins: a kernel that knows no other way to restart jumps there, in 16 bits.
+pub(super) const FIRMWARE: u64 = 0xf_fff0;
 /// Memory that any kernel may be loaded to.
 pub(super) const HIGH: u64 = 0x10_0000;
 /// Where a kernel's image goes that does not say.
@@ -61,6 +63,8 @@ pub(super) const SERIAL_LENGTH: u16 = 8;
 pub(super) const SERIAL_GSI: u32 = 4;
 /// Ports of ACPI: sleep control, sleep status, reset.
 pub(super) const POWER: u16 = 0x600;
+/// The last of them.
+pub(super) const POWER_RESET: u16 = POWER + 2;
 /// How many.
 pub(super) const POWER_LENGTH: u16 = 3;
 /// The keyboard controller's command port, known for its reset line.

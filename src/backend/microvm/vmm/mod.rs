@@ -20,6 +20,7 @@ mod boot;
 pub mod bus;
 pub mod config;
 mod devices;
+pub mod jail;
 mod layout;
 pub mod machine;
 pub mod memory;
@@ -47,6 +48,7 @@ pub use config::MachineConfig;
 pub use machine::Machine;
 
 use crate::backend::microvm::vmm::config::Source;
+use crate::sys::inherited::Inherited;
 
 /// The first argument of the process.
 pub const WORD: &str = "@vmm";
@@ -109,7 +111,10 @@ pub fn main(args: &[OsString]) -> ExitCode {
         complain("--config FILE or --config-fd N is wanted");
         return ExitCode::from(2);
     };
-    match read(&source).and_then(|config| run(&config)) {
+    let done = Inherited::look()
+        .context("/proc/self/fd")
+        .and_then(|inherited| run(&read(&source)?, inherited));
+    match done {
         Ok(ending) => ExitCode::from(ending.status()),
         Err(error) => {
             complain(&format!("{error:#}"));
@@ -126,7 +131,7 @@ fn complain(what: &str) {
     io::stderr().write_all(line.as_bytes()).unwrap_or_default();
 }
 
-fn run(config: &MachineConfig) -> anyhow::Result<Ending> {
+fn run(config: &MachineConfig, inherited: Inherited) -> anyhow::Result<Ending> {
     let report = Report::open(config.report)?;
     let troubles = report.clone();
     let tell = move |kind: u32, error: &virtio::DeviceError| {
@@ -134,7 +139,16 @@ fn run(config: &MachineConfig) -> anyhow::Result<Ending> {
         troubles.tell(&Event::Trouble { device: kind, what });
     };
     let machine = Machine::assemble(config, tell)?;
-    let running = machine.start(|_| Ok(()))?;
+    let confined = config.jail.enabled;
+    if confined {
+        jail::close(&config.jail, inherited)?;
+    }
+    let confine = move |calls| match confined {
+        true => jail::confine(calls),
+        false => Ok(()),
+    };
+    let running = machine.start(move |_| confine(jail::calls::VCPU))?;
+    confine(jail::calls::VMM).context("jail: the devices cannot be confined")?;
     let ending = running.go(|| report.tell(&Event::Running))?;
     report.tell(&Event::Ended(ending.clone()));
     Ok(ending)

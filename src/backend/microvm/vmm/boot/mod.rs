@@ -113,6 +113,7 @@ pub(super) fn load(
     let initramfs = initramfs
         .map(|file| load_initramfs(memory, file, kernel.end, config.memory))
         .transpose()?;
+    memory.write_slice(&firmware(), GuestAddress(layout::FIRMWARE))?;
     let line = cmdline::build(config, windows)?;
     memory.write_slice(&line, GuestAddress(layout::CMDLINE))?;
     let rsdp = match config.discovery {
@@ -133,6 +134,14 @@ pub(super) fn load(
         Entry::Linux(_) => linux::write(memory, &told, kernel.header)?,
     }
     Ok(kernel.entry)
+}
+
+/// All the firmware that there is, as 16-bit code: it asks for a reset. Linux ends here on a hardware-reduced machine
+/// without EFI.
+fn firmware() -> [u8; 9] {
+    let [low, high] = layout::POWER_RESET.to_le_bytes();
+    // mov al, RESET; mov dx, POWER_RESET; out dx, al; hlt; jmp to the hlt
+    [0xb0, acpi::RESET, 0xba, low, high, 0xee, 0xf4, 0xeb, 0xfd]
 }
 
 fn load_kernel(memory: &Memory, file: &mut File, size: u64) -> Result<Loaded, BootError> {

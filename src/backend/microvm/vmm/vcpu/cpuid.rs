@@ -17,13 +17,23 @@ const POWER: u32 = 6;
 /// Leaf 10: counters of events, which would need the host's.
 const COUNTERS: u32 = 0xa;
 
+/// The leaves of the topology, older and newer; KVM leaves both empty.
+const TOPOLOGY: u32 = 0xb;
+const NEWER_TOPOLOGY: u32 = 0x1f;
+
 /// The leaves for the processor `id` of `count`.
 pub(super) fn of(supported: &CpuId, id: u32, count: u32) -> CpuId {
-    let mut cpuid = supported.clone();
-    for entry in cpuid.as_mut_slice() {
+    let mut entries = supported.as_slice().to_vec();
+    entries.retain(|entry| ![TOPOLOGY, NEWER_TOPOLOGY].contains(&entry.function));
+    let mut levels = topology(id, count).to_vec();
+    // One that does not fit into what the kernel takes is missed by nobody but a guest that asks for it.
+    let room = kvm_bindings::KVM_MAX_CPUID_ENTRIES.saturating_sub(entries.len());
+    levels.truncate(room);
+    for entry in &mut entries {
         adapt(entry, id, count);
     }
-    cpuid
+    entries.extend(levels);
+    CpuId::from_entries(&entries).unwrap_or_else(|_| supported.clone())
 }
 
 fn adapt(entry: &mut kvm_cpuid_entry2, id: u32, count: u32) {
@@ -39,7 +49,6 @@ fn adapt(entry: &mut kvm_cpuid_entry2, id: u32, count: u32) {
         POWER | COUNTERS => {
             (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
         }
-        0xb | 0x1f => adapt_topology(entry, id, count, width),
         0x8000_0008 => entry.ecx = entry.ecx & !0xf0ff | (count - 1) | width << 12,
         0x8000_001d => adapt_cache(entry, count, u32::BITS),
         0x8000_001e => {
@@ -65,16 +74,26 @@ fn adapt_cache(entry: &mut kvm_cpuid_entry2, count: u32, cores: u32) {
     }
 }
 
-/// Levels of the topology: threads of a core (one), cores of the package (all).
-fn adapt_topology(entry: &mut kvm_cpuid_entry2, id: u32, count: u32, width: u32) {
+/// Levels of the topology: threads of a core (one), cores of the package (all), and the end.
+fn topology(id: u32, count: u32) -> [kvm_cpuid_entry2; 3] {
     const THREADS: u32 = 1 << 8;
     const CORES: u32 = 2 << 8;
-    entry.edx = id;
-    (entry.eax, entry.ebx, entry.ecx) = match entry.index {
-        0 => (0, 1, THREADS),
-        1 => (width, count, CORES | 1),
-        level => (0, 0, level),
+    let width = count.next_power_of_two().trailing_zeros();
+    let level = |index, eax, ebx, ecx| kvm_cpuid_entry2 {
+        function: TOPOLOGY,
+        index,
+        flags: kvm_bindings::KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+        eax,
+        ebx,
+        ecx,
+        edx: id,
+        ..kvm_cpuid_entry2::default()
     };
+    [
+        level(0, 0, 1, THREADS),
+        level(1, width, count, CORES | 1),
+        level(2, 0, 0, 2),
+    ]
 }
 
 #[cfg(test)]
@@ -108,8 +127,11 @@ mod tests {
 
     #[test]
     fn cores_have_one_thread_and_the_package_has_all_cores() {
-        let threads = third_of_four(leaf(0xb, 0, 7));
-        let cores = third_of_four(leaf(0xb, 1, 7));
+        let supported = CpuId::from_entries(&[leaf(0xb, 0, 7), leaf(0x1f, 0, 7)]).unwrap();
+        let cpuid = of(&supported, 2, 4);
+        let [threads, cores, _end] = cpuid.as_slice() else {
+            unreachable!()
+        };
         assert_eq!((threads.eax, threads.ebx, threads.edx), (0, 1, 2));
         assert_eq!((cores.eax, cores.ebx, cores.edx), (2, 4, 2));
     }
