@@ -152,6 +152,28 @@ pub struct NicConfig {
     pub send: Option<Limit>,
 }
 
+impl NicConfig {
+    /// Its address, as bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Impossible`] when it is no address of one interface.
+    pub fn address(&self) -> Result<[u8; 6], ConfigError> {
+        let wrong = || ConfigError::Impossible {
+            field: "nics.mac",
+            problem: format!("{:?} is not like 02:00:00:00:00:01", self.mac),
+        };
+        let bytes = self.mac.split(':').map(|two| {
+            let byte = u8::from_str_radix(two, 16).ok();
+            byte.filter(|_| two.len() == 2).ok_or_else(wrong)
+        });
+        let bytes = bytes.collect::<Result<Vec<_>, _>>()?;
+        let bytes = <[u8; 6]>::try_from(bytes).map_err(|_| wrong())?;
+        // The lowest bit of the first byte says that many are meant.
+        (bytes[0] & 1 == 0).then_some(bytes).ok_or_else(wrong)
+    }
+}
+
 /// The socket device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -333,6 +355,9 @@ impl MachineConfig {
         {
             return wrong("vsock.cid", format!("{} is not 3 to 4294967294", vsock.cid));
         }
+        for nic in &self.nics {
+            nic.address()?;
+        }
         self.check_tags()
     }
 
@@ -440,6 +465,11 @@ mod tests {
             (r#""cmdline": "a\nb""#, "cmdline"),
             (r#""shares": [{"tag": "", "socket": 7}]"#, "shares.tag"),
             (r#""colour": "blue""#, "colour"),
+            (
+                r#""nics": [{"tap": 7, "mac": "03:00:00:00:00:01"}]"#,
+                "nics.mac",
+            ),
+            (r#""nics": [{"tap": 7, "mac": "2:0:0:0:0:1"}]"#, "nics.mac"),
         ] {
             let told = with(more).unwrap_err().to_string();
             assert!(told.starts_with(&format!("{field}: ")), "{told}");

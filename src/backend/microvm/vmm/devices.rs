@@ -1,6 +1,8 @@
 //! The devices of a machine: each in a window of its own, in the order in which the document names them.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -8,11 +10,23 @@ use kvm_ioctls::IoEventAddress;
 
 use crate::backend::microvm::vmm::bus::Bus;
 use crate::backend::microvm::vmm::bus::Taken;
+use crate::backend::microvm::vmm::config::ConfigError;
+use crate::backend::microvm::vmm::config::MachineConfig;
+use crate::backend::microvm::vmm::config::NicConfig;
+use crate::backend::microvm::vmm::config::Source;
 use crate::backend::microvm::vmm::layout;
 use crate::backend::microvm::vmm::virtio::EventLoop;
 use crate::backend::microvm::vmm::virtio::Memory;
 use crate::backend::microvm::vmm::virtio::Transport;
 use crate::backend::microvm::vmm::virtio::VirtioDevice;
+use crate::backend::microvm::vmm::virtio::balloon::Balloon;
+use crate::backend::microvm::vmm::virtio::block::Block;
+use crate::backend::microvm::vmm::virtio::block::BlockOptions;
+use crate::backend::microvm::vmm::virtio::console::Console;
+use crate::backend::microvm::vmm::virtio::net::Net;
+use crate::backend::microvm::vmm::virtio::net::NetOptions;
+use crate::backend::microvm::vmm::virtio::rng::Rng;
+use crate::backend::microvm::vmm::virtio::vsock::Vsock;
 use crate::sys::Errno;
 use crate::sys::kvm::Vm;
 use crate::sys::kvm::errno;
@@ -26,6 +40,17 @@ pub enum DevicesError {
         layout::WINDOWS_MAX
     )]
     TooMany,
+    /// The document names something that cannot be opened.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What was opened is not what such a device needs.
+    #[error("{field}: cannot be made a device")]
+    Device {
+        /// Where.
+        field: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
     /// Its registers cannot be made.
     #[error("device {kind}: no descriptor for its registers")]
     Transport {
@@ -47,6 +72,63 @@ pub enum DevicesError {
     /// Two windows in one place.
     #[error(transparent)]
     Taken(#[from] Taken),
+}
+
+/// Makes every device that the document names.
+///
+/// # Errors
+///
+/// [`DevicesError`].
+pub(super) fn attach(
+    config: &MachineConfig,
+    windows: &mut Windows<'_>,
+) -> Result<(), DevicesError> {
+    let device = |field| move |source| DevicesError::Device { field, source };
+    for disk in &config.disks {
+        let file = disk.image.open("disks.image", !disk.read_only)?;
+        let options = BlockOptions {
+            read_only: disk.read_only,
+            limit: disk.limit,
+            ..BlockOptions::default()
+        };
+        windows.add(Block::new(file, &options).map_err(device("disks.image"))?)?;
+    }
+    for nic in &config.nics {
+        windows.add(interface(nic)?)?;
+    }
+    if let Some(vsock) = &config.vsock {
+        let listener = Source::Fd(vsock.listener).open("vsock.listener", true)?;
+        let made = Vsock::new(vsock.cid, OwnedFd::from(listener));
+        let (vsock, _connector) = made.map_err(device("vsock.listener"))?;
+        windows.add(vsock)?;
+    }
+    if let Some(balloon) = config.balloon {
+        let made = Balloon::new(balloon.free_page_reporting);
+        windows.add(made.map_err(device("balloon"))?)?;
+    }
+    if config.rng {
+        windows.add(Rng::new().map_err(device("rng"))?)?;
+    }
+    if let Some(console) = &config.console {
+        let file: File = console.to.append("console.to")?;
+        windows.add(Console::new(Some(file), console.limit))?;
+    }
+    Ok(())
+}
+
+fn interface(nic: &NicConfig) -> Result<Net, DevicesError> {
+    let tap = Source::Fd(nic.tap).open("nics.tap", true)?;
+    let options = NetOptions {
+        mac: nic.address()?,
+        mtu: nic.mtu,
+        receive: nic.receive,
+        send: nic.send,
+    };
+    let made = Net::new(OwnedFd::from(tap), &options);
+    made.map_err(|source| DevicesError::Device {
+        field: "nics.tap",
+        source,
+    })
 }
 
 /// The windows of a machine, filled one after another.

@@ -25,6 +25,7 @@ use crate::backend::microvm::vmm::bus::Taken;
 use crate::backend::microvm::vmm::config::ConfigError;
 use crate::backend::microvm::vmm::config::Discovery;
 use crate::backend::microvm::vmm::config::MachineConfig;
+use crate::backend::microvm::vmm::devices;
 use crate::backend::microvm::vmm::devices::DevicesError;
 use crate::backend::microvm::vmm::devices::Windows;
 use crate::backend::microvm::vmm::layout;
@@ -144,7 +145,8 @@ impl Machine {
         let ports = ports(config, vm.fd(), &power, &words)?;
         let mut mmio = Bus::default();
         let windows = {
-            let windows = Windows::new(&vm, &mut mmio, &mut events);
+            let mut windows = Windows::new(&vm, &mut mmio, &mut events);
+            devices::attach(config, &mut windows)?;
             windows.count()
         };
         let entry = boot::load(

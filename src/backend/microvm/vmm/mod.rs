@@ -48,6 +48,7 @@ pub use config::MachineConfig;
 pub use machine::Machine;
 
 use crate::backend::microvm::vmm::config::Source;
+use crate::backend::microvm::vmm::config::ThreadsConfig;
 use crate::sys::inherited::Inherited;
 
 /// The first argument of the process.
@@ -139,6 +140,8 @@ fn run(config: &MachineConfig, inherited: Inherited) -> anyhow::Result<Ending> {
         troubles.tell(&Event::Trouble { device: kind, what });
     };
     let machine = Machine::assemble(config, tell)?;
+    let groups = Groups::open(config.threads)?;
+    groups.join(|groups| &groups.vmm)?;
     let confined = config.jail.enabled;
     if confined {
         jail::close(&config.jail, inherited)?;
@@ -147,11 +150,44 @@ fn run(config: &MachineConfig, inherited: Inherited) -> anyhow::Result<Ending> {
         true => jail::confine(calls),
         false => Ok(()),
     };
-    let running = machine.start(move |_| confine(jail::calls::VCPU))?;
+    let running = machine.start(move |_| {
+        groups.join(|groups| &groups.vcpu)?;
+        confine(jail::calls::VCPU)
+    })?;
     confine(jail::calls::VMM).context("jail: the devices cannot be confined")?;
     let ending = running.go(|| report.tell(&Event::Running))?;
     report.tell(&Event::Ended(ending.clone()));
     Ok(ending)
+}
+
+/// The control groups of the threads, opened.
+#[derive(Debug)]
+struct Groups(Option<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    vcpu: File,
+    vmm: File,
+}
+
+impl Groups {
+    fn open(config: Option<ThreadsConfig>) -> anyhow::Result<Self> {
+        let open = |config: ThreadsConfig| {
+            anyhow::Ok(Opened {
+                vcpu: Source::Fd(config.vcpu).open("threads.vcpu", true)?,
+                vmm: Source::Fd(config.vmm).open("threads.vmm", true)?,
+            })
+        };
+        Ok(Self(config.map(open).transpose()?))
+    }
+
+    /// Puts the calling thread into one of them.
+    fn join(&self, which: impl FnOnce(&Opened) -> &File) -> io::Result<()> {
+        match &self.0 {
+            Some(opened) => which(opened).write_all(b"0"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Where the process tells what happens to its machine.

@@ -10,6 +10,8 @@ pub type Call = (i64, Option<Argument>);
 
 /// `KVM_RUN`.
 const RUN: u64 = 0xae80;
+/// `F_GETFD`.
+const GET_FLAGS: u64 = 1;
 /// Requests to vhost: `_IO*(0xaf, ...)`.
 const VHOST: Argument = (1, 0xff00, 0xaf00);
 /// Requests to a tap, its offloads and the length of its headers: `_IO*('T', ...)`.
@@ -35,7 +37,9 @@ pub const VCPU: &[Call] = &[
     (libc::SYS_mremap, None),
     (libc::SYS_madvise, None),
     (libc::SYS_brk, None),
-    // To be called out of its guest, and to end.
+    // To be called out of its guest, and to end; the standard library looks at a descriptor before it closes it.
+    (libc::SYS_close, None),
+    (libc::SYS_fcntl, Some((1, ALL, GET_FLAGS))),
     (libc::SYS_rt_sigreturn, None),
     (libc::SYS_rt_sigprocmask, None),
     (libc::SYS_rt_sigaction, None),
