@@ -139,11 +139,14 @@ fn user_namespace(idmap: &Idmap) -> Result<OwnedFd, BackendError> {
         wide: true,
         root: true,
     };
-    let opened = mapping::write(child.pid, &mapping).and_then(|()| {
-        let path = format!("/proc/{}/ns/user", child.pid);
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(BackendError::kernel("open a user namespace"))
-    });
+    let opened = process::number_in_proc(child.pidfd.as_fd())
+        .map_err(BackendError::kernel("find a process in /proc"))
+        .and_then(|pid| {
+            mapping::write(pid, &mapping)?;
+            let path = format!("/proc/{pid}/ns/user");
+            rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(BackendError::kernel("open a user namespace"))
+        });
     process::end(child.pidfd.as_fd());
     opened
 }

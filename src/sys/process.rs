@@ -109,6 +109,24 @@ pub fn collect() -> Result<Option<(i32, Exit)>> {
     }
 }
 
+/// The number under which `/proc` knows the process behind a pidfd. It is another one than the process's maker knows where
+/// `/proc` belongs to a PID namespace further out.
+///
+/// # Errors
+///
+/// `ESRCH` when the process has ended, or `/proc` does not know it.
+pub fn number_in_proc(process: BorrowedFd<'_>) -> Result<i32> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    number
+        .and_then(|number| number.trim().parse().ok())
+        .filter(|number| *number > 0)
+        .ok_or(Errno::SRCH)
+}
+
 /// Opens a handle to the process that has this number now.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ mod document;
 mod events;
 mod examples;
 mod exec;
+mod files;
 mod guarantee;
 mod handing;
 mod hooks;

@@ -102,7 +102,11 @@ pub const ALLOWED: &[libc::c_long] = &[
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
+    // The last of the threads may be on its first steps when the filter is loaded.
     libc::SYS_sigaltstack,
+    libc::SYS_set_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
     libc::SYS_restart_syscall,
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -123,10 +127,15 @@ fn program() -> anyhow::Result<BpfProgram> {
     let plain = || rule(2, SeccompCmpOp::MaskedEq(executable), 0);
     rules.insert(libc::SYS_mmap, vec![plain()?]);
     rules.insert(libc::SYS_mprotect, vec![plain()?]);
-    // The library that lowers a capability for one write looks at the bounding set before.
-    let look = |option: libc::c_int| rule(0, SeccompCmpOp::Eq, u64::from(option.unsigned_abs()));
-    let looks = vec![look(libc::PR_CAPBSET_READ)?, look(libc::PR_CAP_AMBIENT)?];
-    rules.insert(libc::SYS_prctl, looks);
+    // A thread says its name; who lowers a capability for one write looks at the bounding set before.
+    let looks = [
+        libc::PR_SET_NAME,
+        libc::PR_CAPBSET_READ,
+        libc::PR_CAP_AMBIENT,
+    ];
+    let options = looks.map(|option| rule(0, SeccompCmpOp::Eq, u64::from(option.unsigned_abs())));
+    let options: anyhow::Result<Vec<SeccompRule>> = options.into_iter().collect();
+    rules.insert(libc::SYS_prctl, options?);
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::KillProcess,

@@ -1,5 +1,6 @@
 //! Starts a file server beside the machine that it serves.
 
+use std::ffi::CStr;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Seek;
@@ -33,12 +34,16 @@ use crate::sys::socket;
 
 /// The name of its socket, for the moment between `bind(2)` and `connect(2)`.
 const SOCKET: &str = "files.sock";
+/// The file of the program that runs.
+pub const OWN: &CStr = c"/proc/self/exe";
 /// What it is called in messages.
 const PROGRAM: &str = "the file server";
 
 /// What a file server is wanted for.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
+    /// What is run: this program, [`OWN`].
+    pub program: &'a CStr,
     /// What it serves.
     pub shares: &'a [Share],
     /// Where it is born, and what it does not take along.
@@ -102,6 +107,17 @@ pub fn launch(order: &Order<'_>) -> std::result::Result<Server, BackendError> {
     let settings = written(&settings).map_err(doing("write the settings"))?;
     let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(doing("open /dev/null"))?;
+    let words = [
+        "bulkhead",
+        WORD,
+        "--config-fd",
+        &settings.as_raw_fd().to_string(),
+    ];
+    let words: Result<Vec<CString>> = words
+        .iter()
+        .map(|word| CString::new(*word).map_err(|_| Errno::INVAL))
+        .collect();
+    let words = words.map_err(doing("make the arguments"))?;
     let own = order.users.map_or(0, |_| namespaces::USER);
     let birth = Birth {
         namespaces: order.birth.namespaces | namespaces::PID | own,
@@ -110,7 +126,13 @@ pub fn launch(order: &Order<'_>) -> std::result::Result<Server, BackendError> {
     let born = clone::spawn(birth, || {
         let handed = [listener.as_fd(), theirs.as_fd(), settings.as_fd()];
         let waits = order.users.map(|_| theirs.as_fd());
-        become_server(nothing.as_fd(), &handed, waits, settings.as_raw_fd())
+        let prepared = waits
+            .map_or(Ok(()), wait_for_users)
+            .and_then(|()| hand_on(nothing.as_fd(), &handed));
+        if prepared.is_ok() {
+            process::execute(order.program, &words, &[]);
+        }
+        crate::init::FAILED
     })
     .map_err(doing("make a process"))?;
     if let Some(users) = order.users
@@ -154,27 +176,6 @@ fn admit(
     socket::send(report, b"g").map_err(BackendError::kernel("answer the file server"))
 }
 
-/// In the new process: lets go of what is not its own and runs the program again as a file server.
-fn become_server(
-    nothing: BorrowedFd<'_>,
-    handed: &[BorrowedFd<'_>],
-    waits: Option<BorrowedFd<'_>>,
-    settings: i32,
-) -> i32 {
-    let prepared = waits
-        .map_or(Ok(()), wait_for_users)
-        .and_then(|()| hand_on(nothing, handed));
-    if prepared.is_ok() {
-        let words = ["bulkhead", WORD, "--config-fd", &settings.to_string()];
-        let words: Vec<CString> = words
-            .iter()
-            .filter_map(|word| CString::new(*word).ok())
-            .collect();
-        process::execute(c"/proc/self/exe", &words, &[]);
-    }
-    crate::init::FAILED
-}
-
 /// Waits for the numbers of its user namespace and becomes root there.
 fn wait_for_users(channel: BorrowedFd<'_>) -> Result<()> {
     let mut word = [0u8; 1];
@@ -185,6 +186,7 @@ fn wait_for_users(channel: BorrowedFd<'_>) -> Result<()> {
     identity::become_user(0)
 }
 
+/// In the new process: lets go of what is not its own.
 fn hand_on(nothing: BorrowedFd<'_>, handed: &[BorrowedFd<'_>]) -> Result<()> {
     rustix::stdio::dup2_stdin(nothing)?;
     rustix::stdio::dup2_stdout(nothing)?;

@@ -33,6 +33,7 @@ use virtiofsd::passthrough::NegotiationMode;
 use virtiofsd::passthrough::PassthroughFs;
 
 pub use filter::ALLOWED;
+pub use launch::OWN;
 pub use launch::Order;
 pub use launch::Server;
 pub use launch::launch;

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::io::Write;
-use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use vhost::vhost_user::VhostUserVirtioFeatures;
 use vhost_user_backend::VhostUserBackend;
 use vhost_user_backend::VhostUserDaemon;
 use vhost_user_backend::VringMutex;
+use vhost_user_backend::VringState;
 use vhost_user_backend::VringT;
 use vhost_user_backend::bitmap::BitmapMmapRegion;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -30,6 +30,7 @@ use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
 use virtio_queue::DescriptorChain;
 use virtio_queue::QueueOwnedT;
+use virtio_queue::QueueT;
 use virtiofsd::descriptor_utils::Reader;
 use virtiofsd::descriptor_utils::Writer;
 use virtiofsd::fuse::InHeader;
@@ -183,22 +184,27 @@ impl VhostUserBackend for Service {
 
 impl Service {
     /// Answers all requests of a queue. The guest need not say that it has more while this goes on.
+    ///
+    /// The ring is held all the time: when the VMM has it stopped, no answer is on its way into the guest's memory.
     fn serve(&self, vring: &Vring) -> io::Result<()> {
         let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(memory) = memory.as_ref() else {
+        let mut ring = vring.get_mut();
+        // A kick may be heard when the ring has been stopped already.
+        let stopped = !ring.is_enabled() || !ring.get_queue().ready();
+        let Some(memory) = memory.as_ref().filter(|_| !stopped) else {
             return Ok(());
         };
         loop {
-            vring.disable_notification().map_err(io::Error::other)?;
-            while let Some(request) = next(vring, memory)? {
+            ring.disable_notification().map_err(io::Error::other)?;
+            while let Some(request) = next(&mut ring, memory)? {
                 let head = request.head_index();
-                let length = self.answer(memory.memory().deref(), request);
-                vring.add_used(head, length).map_err(io::Error::other)?;
-                if vring.needs_notification().map_err(io::Error::other)? {
-                    vring.signal_used_queue()?;
+                let length = self.answer(&memory.memory(), request);
+                ring.add_used(head, length).map_err(io::Error::other)?;
+                if ring.needs_notification().map_err(io::Error::other)? {
+                    ring.signal_used_queue()?;
                 }
             }
-            if !vring.enable_notification().map_err(io::Error::other)? {
+            if !ring.enable_notification().map_err(io::Error::other)? {
                 return Ok(());
             }
         }
@@ -227,9 +233,11 @@ impl Service {
     }
 }
 
-fn next(vring: &Vring, memory: &SharedMemory) -> io::Result<Option<DescriptorChain<Guarded>>> {
-    let mut state = vring.get_mut();
-    let mut requests = state
+fn next(
+    ring: &mut VringState<SharedMemory>,
+    memory: &SharedMemory,
+) -> io::Result<Option<DescriptorChain<Guarded>>> {
+    let mut requests = ring
         .get_queue_mut()
         .iter(memory.memory())
         .map_err(io::Error::other)?;

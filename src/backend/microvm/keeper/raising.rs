@@ -81,6 +81,7 @@ fn make(machine: &Machine, taken: &Taken) -> Result<Vmm> {
         .and_then(|whole| threads::divide(whole.as_fd()));
     let place = parts.as_ref().map(|parts| parts.files.as_fd());
     let server = files::launch(&Order {
+        program: files::OWN,
         shares: &machine.plan.shares,
         birth: Birth {
             cgroup: place,
