@@ -213,6 +213,7 @@ impl Vmm {
             (Some(Ending::TripleFault), _) => {
                 Some("the guest's processor could not go on (triple fault)".to_owned())
             }
+            (Some(Ending::FilesGone), _) => Some("the file server ended".to_owned()),
             (Some(Ending::Fault { what }), _) => Some(format!(
                 "the host's kernel could not go on with the machine: {what}"
             )),

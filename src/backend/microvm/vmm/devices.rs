@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use kvm_ioctls::IoEventAddress;
 
+use crate::backend::microvm::vmm::Ending;
 use crate::backend::microvm::vmm::bus::Bus;
 use crate::backend::microvm::vmm::bus::Taken;
 use crate::backend::microvm::vmm::config::ConfigError;
@@ -15,7 +16,9 @@ use crate::backend::microvm::vmm::config::MachineConfig;
 use crate::backend::microvm::vmm::config::NicConfig;
 use crate::backend::microvm::vmm::config::Source;
 use crate::backend::microvm::vmm::layout;
+use crate::backend::microvm::vmm::power::Power;
 use crate::backend::microvm::vmm::virtio::EventLoop;
+use crate::backend::microvm::vmm::virtio::Fs;
 use crate::backend::microvm::vmm::virtio::Memory;
 use crate::backend::microvm::vmm::virtio::Transport;
 use crate::backend::microvm::vmm::virtio::VirtioDevice;
@@ -74,7 +77,7 @@ pub enum DevicesError {
     Taken(#[from] Taken),
 }
 
-/// Makes every device that the document names.
+/// Makes every device that the document names; those that the machine cannot go on without have a hand on its `power`.
 ///
 /// # Errors
 ///
@@ -82,6 +85,7 @@ pub enum DevicesError {
 pub(super) fn attach(
     config: &MachineConfig,
     windows: &mut Windows<'_>,
+    power: &Arc<Power>,
 ) -> Result<(), DevicesError> {
     let device = |field| move |source| DevicesError::Device { field, source };
     for disk in &config.disks {
@@ -95,6 +99,13 @@ pub(super) fn attach(
     }
     for nic in &config.nics {
         windows.add(interface(nic)?)?;
+    }
+    for share in &config.shares {
+        let socket = Source::Fd(share.socket).open("shares.socket", true)?;
+        let power = Arc::clone(power);
+        let gone = move || power.end(Ending::FilesGone);
+        let made = Fs::new(&share.tag, OwnedFd::from(socket), gone);
+        windows.add(made.map_err(device("shares.tag"))?)?;
     }
     if let Some(vsock) = &config.vsock {
         let listener = Source::Fd(vsock.listener).open("vsock.listener", true)?;

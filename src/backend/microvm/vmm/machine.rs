@@ -146,7 +146,7 @@ impl Machine {
         let mut mmio = Bus::default();
         let windows = {
             let mut windows = Windows::new(&vm, &mut mmio, &mut events);
-            devices::attach(config, &mut windows)?;
+            devices::attach(config, &mut windows, &power)?;
             windows.count()
         };
         let entry = boot::load(

@@ -15,6 +15,7 @@
 //!
 //! **How it exits.** 0: the guest switched its machine off. 1: the machine could not be made. 2: the arguments are
 //! wrong. 3: the guest asked for a reset, which is its end too. 4: triple fault. 5: the kernel could not go on with it.
+//! 6: its file server is gone.
 
 mod boot;
 pub mod bus;
@@ -85,6 +86,8 @@ pub enum Ending {
     },
     /// A fault while a double fault was handled: nothing of the guest can go on.
     TripleFault,
+    /// The file server has ended while the guest had files of it.
+    FilesGone,
     /// The host's kernel could not go on with a processor.
     Fault {
         /// What it said.
@@ -101,6 +104,7 @@ impl Ending {
             Self::Reset { .. } => 3,
             Self::TripleFault => 4,
             Self::Fault { .. } => 5,
+            Self::FilesGone => 6,
         }
     }
 }
