@@ -5,7 +5,7 @@ target := target/x86_64-unknown-linux-gnu
 product := $(target)/release/bulkhead
 machine := tests/host/run $(if $(SYSTEMD),--systemd)
 
-.PHONY: help setup build demo check test test-native test-machine bench install shell-machine
+.PHONY: help setup build guest guest-kernel demo check test test-native test-machine bench install shell-machine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -15,6 +15,12 @@ setup: ## install by package name what a fresh Debian 12 lacks (as root)
 
 build: setup ## the product: one static binary
 	cargo build --release --locked
+
+guest: setup ## what microVMs boot on this host: Debian's cloud kernel and the agent (as root)
+	@.ci/guest stock
+
+guest-kernel: setup ## the same with a slim kernel of our own, from Debian's sources; boots faster
+	@.ci/guest slim
 
 demo: build ## two workspaces with network, guarantees and bill, here and in the test machine
 	BULKHEAD=$(CURDIR)/$(product) examples/demo

@@ -27,6 +27,8 @@ pub mod init;
 
 pub mod image;
 
+pub mod guest;
+
 pub mod network;
 
 pub mod enclosure;

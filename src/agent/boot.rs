@@ -66,7 +66,7 @@ pub(super) fn set_up() -> anyhow::Result<Group> {
     for Usual(kind, at, flags, options) in USUAL {
         mount(kind, kind, at, flags, options)?;
     }
-    modules::load_all()?;
+    modules::load_first()?;
     share()?;
     tuning::loopback_up().context("bring loopback up")?;
     tuning::limit(0, NOFILE, FILES.0, FILES.1).context("set the number of open files")?;

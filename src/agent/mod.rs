@@ -49,9 +49,11 @@ const URGENT: &str = "<0>";
 /// The life of the agent: as the first process of a machine, as a maker of one program, or beside others.
 #[must_use]
 pub fn main() -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let own = words.drain(..words.len().min(1)).next().unwrap_or_default();
     let first = words.first().and_then(|word| word.to_str());
     let lived = match first {
+        _ if Path::new(&own).ends_with(modules::PROGRAM) => modules::load_asked(&words),
         Some(maker::WORD) => maker::run(),
         Some(SERVE) => beside(&words),
         _ if std::process::id() == 1 => alone(),

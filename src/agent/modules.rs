@@ -1,5 +1,8 @@
-//! Loads what the guest's kernel has as modules: in the order in which they were put beside this program.
+//! Loads what the guest's kernel has as modules: some at once, others when the kernel asks for them.
+//!
+//! Beside this program lie the modules, and lists of them in the order in which they can be loaded.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use anyhow::Context;
@@ -10,13 +13,27 @@ use crate::sys::Errno;
 
 /// Where they are.
 const DIRECTORY: &str = "/modules";
-/// The list of their files, one a line, what others need before those.
+/// The list of those that are loaded at once, one a line, what others need before those.
 const ORDER: &str = "order";
+/// The program that the kernel runs when it lacks a module (`kernel.modprobe`).
+pub(super) const PROGRAM: &str = "modprobe";
 
-/// Loads all of them; a kernel without any has no list.
-pub(super) fn load_all() -> anyhow::Result<()> {
+/// Loads what is loaded at once; a kernel that has everything has no list.
+pub(super) fn load_first() -> anyhow::Result<()> {
+    load_list(ORDER)
+}
+
+/// Loads what the kernel asks for: `modprobe -q -- NAME`.
+pub(super) fn load_asked(words: &[OsString]) -> anyhow::Result<()> {
+    let name = words.last().and_then(|word| word.to_str());
+    let plain = name.filter(|name| !name.contains('/'));
+    let name = plain.context("the name of a module is missing")?;
+    load_list(&format!("{name}.{ORDER}"))
+}
+
+fn load_list(list: &str) -> anyhow::Result<()> {
     let home = Path::new(DIRECTORY);
-    let list = match std::fs::read_to_string(home.join(ORDER)) {
+    let list = match std::fs::read_to_string(home.join(list)) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         list => list.context("read the list of modules")?,
     };

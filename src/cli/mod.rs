@@ -20,6 +20,7 @@ mod exec;
 mod features;
 mod figures;
 mod gc;
+mod guest;
 mod host;
 mod images;
 mod inner;
@@ -118,6 +119,7 @@ enum Command {
     Features(features::Args),
     Host(host::Args),
     Images(images::Args),
+    Guest(guest::Args),
     Completion(completion::Args),
     Man(man::Args),
 }
@@ -247,6 +249,7 @@ fn dispatch(command: &Command, session: &Session) -> anyhow::Result<ExitCode> {
         Command::Features(args) => features::run(args, session),
         Command::Host(args) => host::run(args, session),
         Command::Images(args) => images::run(args, session),
+        Command::Guest(args) => guest::run(args, session),
         Command::Completion(args) => completion::run(args, session),
         Command::Man(args) => man::run(args, session),
     }

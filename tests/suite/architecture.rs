@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("plan", &["spec", "host"]),
     ("init", &["plan::step", "sys"]),
     ("image", &["sys"]),
+    ("guest", &["sys"]),
     ("network", &["plan::network", "sys"]),
     ("enclosure", &["plan", "sys"]),
     // What is said to a guest is of neither side: the machine's backend speaks it, and the agent does.
@@ -33,6 +34,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     // It is a runtime inside: a container is made in the guest by the code that makes one on the host.
     ("agent", &["plan", "init", "backend", "sys"]),
+    // The second binary is the agent and nothing else.
+    ("bin", &["agent"]),
     (
         "workspace",
         &[
@@ -40,6 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan",
             "host",
             "image",
+            "guest",
             "network",
             "enclosure",
             "backend",
@@ -76,6 +80,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plan",
             "host",
             "image",
+            "guest",
             "network",
             "enclosure",
             "backend",

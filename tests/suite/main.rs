@@ -20,6 +20,7 @@ mod examples;
 mod exec;
 mod files;
 mod guarantee;
+mod guest;
 mod handing;
 mod hooks;
 mod host;
