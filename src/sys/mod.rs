@@ -24,6 +24,7 @@ pub mod tree;
 pub mod tty;
 pub mod tuning;
 pub mod uring;
+pub mod vhost;
 pub mod volatile;
 pub mod vsock;
 

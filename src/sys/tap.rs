@@ -59,17 +59,18 @@ pub fn set_head(tap: impl AsFd) -> Result<()> {
     checked(done.into()).map(drop)
 }
 
-/// Says what the reader of frames does by himself.
+/// Says what the reader of frames does by himself; what does not go without another is left out with it.
 ///
 /// # Errors
 ///
 /// `EINVAL` when the kernel does not know one of them.
 pub fn set_offloads(tap: impl AsFd, offloads: Offloads) -> Result<()> {
+    let large = offloads.checksum && (offloads.tso4 || offloads.tso6);
     let flags = [
         (offloads.checksum, libc::TUN_F_CSUM),
-        (offloads.checksum && offloads.tso4, libc::TUN_F_TSO4),
-        (offloads.checksum && offloads.tso6, libc::TUN_F_TSO6),
-        (offloads.checksum && offloads.ecn, libc::TUN_F_TSO_ECN),
+        (large && offloads.tso4, libc::TUN_F_TSO4),
+        (large && offloads.tso6, libc::TUN_F_TSO6),
+        (large && offloads.ecn, libc::TUN_F_TSO_ECN),
     ];
     let set = flags.into_iter().filter(|(on, _)| *on);
     let set = set.fold(0, |all, (_, flag)| all | flag);

@@ -3,6 +3,9 @@
 //! What is given back is taken out of the file that the guest's memory is, so it costs the host nothing from then on,
 //! whoever else has the file mapped. The guest may use the page again at any time: it reads as zeroes then.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;

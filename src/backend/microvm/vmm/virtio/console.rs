@@ -3,6 +3,9 @@
 //! Programs of a workspace do not speak by it, they have streams of their own. So nobody is ever waited for: when what
 //! the words go to takes no more, they are lost, and the guest goes on.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io;
 use std::io::Write;

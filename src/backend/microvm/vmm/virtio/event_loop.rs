@@ -249,12 +249,12 @@ impl EventLoop {
             return;
         };
         place.forget_all(&self.epoll);
-        if let Some(interrupt) = &place.interrupt {
-            interrupt.needs_reset();
-        }
         place.troubles = place.troubles.saturating_add(1);
         if place.troubles <= TOLD {
             (self.tell)(place.kind, &error);
+        }
+        if let Some(interrupt) = &place.interrupt {
+            interrupt.needs_reset();
         }
     }
 }

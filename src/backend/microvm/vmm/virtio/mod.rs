@@ -20,6 +20,8 @@ mod limiter;
 pub mod net;
 mod ring;
 pub mod rng;
+#[cfg(test)]
+pub(crate) mod testing;
 mod transport;
 pub mod vsock;
 

@@ -3,6 +3,10 @@
 //! The tap speaks the same head before each frame as virtio does (`IFF_VNET_HDR`, 12 bytes), so what one side leaves
 //! undone, checksums and the cutting of large segments, is done by the other or by the network card.
 
+mod outside;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -35,6 +39,7 @@ use crate::backend::microvm::vmm::virtio::device::read_bytes;
 use crate::backend::microvm::vmm::virtio::event_loop::Watch;
 use crate::backend::microvm::vmm::virtio::interrupt::Interrupt;
 use crate::backend::microvm::vmm::virtio::limiter::Throttle;
+use crate::backend::microvm::vmm::virtio::net::outside::Outside;
 use crate::backend::microvm::vmm::virtio::ring::Ring;
 use crate::sys::Errno;
 use crate::sys::scatter;
@@ -88,6 +93,7 @@ pub struct Net {
     up: bool,
     receive: Throttle,
     send: Throttle,
+    outside: Option<Outside>,
     active: Option<Active>,
 }
 
@@ -122,8 +128,21 @@ impl Net {
             up: true,
             receive: Throttle::new(options.receive)?,
             send: Throttle::new(options.send)?,
+            outside: None,
             active: None,
         })
+    }
+
+    /// Lets the kernel move the frames, by an open `/dev/vhost-net`, unless there is a limit to be kept: it keeps none.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `VHOST_SET_OWNER` does.
+    pub fn by_kernel(mut self, vhost: OwnedFd) -> io::Result<Self> {
+        if !self.receive.is_limited() && !self.send.is_limited() {
+            self.outside = Some(Outside::new(vhost)?);
+        }
+        Ok(self)
     }
 
     /// Brings frames to the guest.
@@ -295,8 +314,13 @@ impl VirtioDevice for Net {
             VIRTIO_NET_F_STATUS,
         ];
         let mtu = u64::from(self.mtu != 0) << VIRTIO_NET_F_MTU;
-        bits.iter()
-            .fold(RING_FEATURES | mtu, |all, bit| all | (1 << bit))
+        let all = bits
+            .iter()
+            .fold(RING_FEATURES | mtu, |all, bit| all | (1 << bit));
+        let outside = self.outside.as_ref();
+        outside.map_or(all, |outside| {
+            outside.features(all, 1 << VIRTIO_NET_F_MRG_RXBUF)
+        })
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -307,6 +331,10 @@ impl VirtioDevice for Net {
         config[6] = low;
         config[10..].copy_from_slice(&self.mtu.to_le_bytes());
         read_bytes(&config, offset, data);
+    }
+
+    fn is_driven_outside(&self) -> bool {
+        self.outside.is_some()
     }
 
     fn activate(
@@ -322,6 +350,11 @@ impl VirtioDevice for Net {
         };
         let set = tap::set_offloads(&self.tap, offloads);
         set.map_err(DeviceError::host("set the offloads of the tap"))?;
+        if let Some(outside) = &mut self.outside {
+            let rings = vec![activation.ring(RECEIVE)?, activation.ring(SEND)?];
+            let started = outside.start(activation.features, activation.memory, rings, &self.tap);
+            return started.map_err(DeviceError::host("hand the rings to the kernel"));
+        }
         let mtu = if self.mtu == 0 { USUAL_MTU } else { self.mtu };
         let active = Active {
             receive: activation.ring(RECEIVE)?,
@@ -362,5 +395,10 @@ impl VirtioDevice for Net {
 
     fn reset(&mut self) {
         self.active = None;
+        let stopped = self.outside.as_mut().map(Outside::stop);
+        if let Some(Err(_)) = stopped {
+            // The kernel may go on as long as the descriptor is there.
+            self.outside = None;
+        }
     }
 }

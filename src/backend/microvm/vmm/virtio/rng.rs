@@ -1,5 +1,8 @@
 //! Random numbers of this host's kernel, as many as a guest can want in good faith.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;

@@ -1,5 +1,8 @@
 //! The registers of a device (virtio over MMIO, version 2): where a driver finds it, and sets it up, in one order only.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::Arc;
 

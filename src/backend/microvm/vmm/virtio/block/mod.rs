@@ -4,6 +4,8 @@
 
 mod engine;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io;
