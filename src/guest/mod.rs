@@ -17,6 +17,7 @@ mod store;
 
 pub use error::GuestError;
 pub use store::About;
+pub use store::CMDLINE;
 pub use store::Guest;
 pub use store::Guests;
 pub use store::New;
