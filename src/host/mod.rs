@@ -4,6 +4,7 @@
 //! for nothing else: on a unified machine that is one `statfs`, two small files and `uname`.
 
 pub mod cgroup;
+pub mod machines;
 pub mod survey;
 
 use std::io;

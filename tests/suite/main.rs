@@ -39,3 +39,4 @@ mod support;
 mod systemd;
 mod up;
 mod update;
+mod vmm;

@@ -177,3 +177,20 @@ pub(crate) fn real_time() -> Need {
         .then_some(())
         .ok_or_else(|| "real-time scheduling is refused here, or chrt is missing".to_owned())
 }
+
+/// KVM; where stock guests do not run, a few instructions do.
+pub(crate) fn kvm() -> Need {
+    if in_machine() {
+        let loaded = std::process::Command::new("modprobe")
+            .arg("kvm_amd")
+            .status();
+        loaded.map_err(|error| format!("modprobe: {error}"))?;
+    }
+    let opened = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm");
+    opened
+        .map(drop)
+        .map_err(|error| format!("/dev/kvm: {error}"))
+}
