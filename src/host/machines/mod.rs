@@ -64,7 +64,8 @@ impl Machines {
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
         let Self { found, remedy, .. } = self;
-        (!self.usable).then(|| format!("microVMs cannot run on this host ({found}); needed: {remedy}"))
+        (!self.usable)
+            .then(|| format!("microVMs cannot run on this host ({found}); needed: {remedy}"))
     }
 
     fn judge(thorough: bool) -> Self {
@@ -167,7 +168,10 @@ mod tests {
     fn what_cannot_be_had_is_said_in_one_sentence_with_the_way_out() {
         let machines = Machines::tried(Kind::Pvm, &Outcome::Late);
         let sentence = machines.refusal().unwrap();
-        assert!(sentence.contains("PVM") && sentence.contains("VT-x or SVM"), "{sentence}");
+        assert!(
+            sentence.contains("PVM") && sentence.contains("VT-x or SVM"),
+            "{sentence}"
+        );
         let missing = Machines::absent(Errno::NOENT, Some(Kind::Svm)).refusal();
         assert!(missing.unwrap().contains("modprobe kvm_amd"));
         assert_eq!(Machines::fine(Kind::Vmx).refusal(), None);

@@ -49,7 +49,10 @@ impl fmt::Display for Outcome {
         match self {
             Self::Through => formatter.write_str("a guest runs"),
             Self::Late => formatter.write_str("a guest gets stuck"),
-            Self::Lost(how) => write!(formatter, "a guest is lost at its first system call ({how})"),
+            Self::Lost(how) => write!(
+                formatter,
+                "a guest is lost at its first system call ({how})"
+            ),
             Self::Unmade(errno) => write!(formatter, "no guest can be made ({errno})"),
         }
     }

@@ -1,7 +1,8 @@
 //! What KVM counts about a machine and its processors (`KVM_GET_STATS_FD`, Linux 5.14).
 //!
 //! The file describes itself: a header, a descriptor with a name for each value, then the values. Names and places are
-//! read once, the values as often as they are wanted, at the price of one `pread(2)`.
+//! read once, the values as often as they are wanted, at the price of one `pread(2)`. It is a file like others, so that
+//! a process can leave the reading to whoever may look into it.
 
 use std::fs::File;
 use std::io;
@@ -38,13 +39,12 @@ struct Place {
 }
 
 impl Stats {
-    /// The counters behind a descriptor of a machine or processor.
+    /// The counters in such a file.
     ///
     /// # Errors
     ///
-    /// `ENOTTY` on a kernel without them; otherwise as the file is read.
-    pub fn of(machine: &impl AsRawFd) -> io::Result<Self> {
-        let file = File::from(open(machine)?);
+    /// As the file is read; `InvalidData` when it is another file.
+    pub fn new(file: File) -> io::Result<Self> {
         let mut header = [0; HEADER];
         file.read_exact_at(&mut header, 0)?;
         let field = |index: usize| number(&header, index * 4);
@@ -103,7 +103,12 @@ fn number(text: &[u8], at: usize) -> io::Result<usize> {
     usize::try_from(u32::from_le_bytes(*bytes)).map_err(io::Error::other)
 }
 
-fn open(machine: &impl AsRawFd) -> Result<OwnedFd> {
+/// The file with the counters of a machine or processor.
+///
+/// # Errors
+///
+/// `ENOTTY` on a kernel without them.
+pub fn open(machine: &impl AsRawFd) -> Result<OwnedFd> {
     // SAFETY: this request takes no argument and gives a descriptor, or an error where it is not known.
     let fd = unsafe { libc::ioctl(machine.as_raw_fd(), GET_STATS_FD, 0) };
     checked(fd.into())?;

@@ -1,5 +1,6 @@
 //! The process that a machine is, with guests of a few instructions on `/dev/kvm`, and with Linux in the test machine.
 
+mod counters;
 mod ending;
 mod guest;
 mod jail;

@@ -1,6 +1,7 @@
 //! A machine, put together before its jail closes and run after.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::Barrier;
 use std::sync::Mutex;
@@ -50,6 +51,7 @@ use crate::sys::kvm::Kick;
 use crate::sys::kvm::Vcpu;
 use crate::sys::kvm::Vm;
 use crate::sys::kvm::errno;
+use crate::sys::kvm::stats;
 
 /// Why there is no machine. Each message says what was asked for and cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +115,7 @@ pub struct Machine {
     vcpus: Vec<Vcpu>,
     around: Arc<Surroundings>,
     words: Arc<LastWords>,
+    counters: Vec<OwnedFd>,
     // Behind the processors: what they run on goes last.
     vm: Vm,
 }
@@ -162,11 +165,15 @@ impl Machine {
         })?;
         let vcpus = (0..config.vcpus).map(|id| model.vcpu(&vm, id, entry, vm.memory()));
         let vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
+        // A kernel without them has a machine that is billed by what its threads used.
+        let counters = vcpus.iter().filter_map(|vcpu| stats::open(vcpu.fd()).ok());
+        let counters = counters.collect();
         Ok(Self {
             events,
             vcpus,
             around: Arc::new(Surroundings { mmio, ports, power }),
             words,
+            counters,
             vm,
         })
     }
@@ -227,6 +234,7 @@ impl Machine {
             words: self.words,
             gate,
             failed,
+            _counters: self.counters,
             _vm: self.vm,
         })
     }
@@ -241,6 +249,8 @@ pub struct Running {
     words: Arc<LastWords>,
     gate: Arc<Barrier>,
     failed: Arc<Mutex<Option<io::Error>>>,
+    /// Open for whoever reads them from outside: [`crate::backend::microvm::vmm::counters`].
+    _counters: Vec<OwnedFd>,
     _vm: Vm,
 }
 
