@@ -60,10 +60,10 @@ struct Backend {
 }
 
 fn failed(error: vhost::Error) -> io::Error {
-    match error {
-        vhost::Error::IoctlError(source) => source,
-        other => io::Error::other(other),
+    if let vhost::Error::IoctlError(source) = error {
+        return source;
     }
+    io::Error::other(error)
 }
 
 impl VhostNet {

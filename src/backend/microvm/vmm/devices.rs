@@ -146,11 +146,14 @@ fn interface(nic: &NicConfig) -> Result<Net, DevicesError> {
         receive: nic.receive,
         send: nic.send,
     };
-    let made = Net::new(OwnedFd::from(tap), &options);
-    made.map_err(|source| DevicesError::Device {
-        field: "nics.tap",
-        source,
-    })
+    let failed = |field| move |source| DevicesError::Device { field, source };
+    let net = Net::new(OwnedFd::from(tap), &options).map_err(failed("nics.tap"))?;
+    let Some(vhost) = nic.vhost else {
+        return Ok(net);
+    };
+    let vhost = Source::Fd(vhost).open("nics.vhost", true)?;
+    net.by_kernel(OwnedFd::from(vhost))
+        .map_err(failed("nics.vhost"))
 }
 
 /// The windows of a machine, filled one after another.

@@ -168,14 +168,11 @@ impl Balloon {
         work: impl Fn(&GuestMemoryMmap<()>, &Chain) -> Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
         for _ in 0..TURN {
-            match ring.pop()? {
-                Some(chain) => {
-                    work(ring.memory(), &chain)?;
-                    ring.push(chain.head(), 0)?;
-                }
-                None if ring.listen()? => {}
-                None => return Ok(ring.notify()?),
-            }
+            let Some(chain) = ring.next_request()? else {
+                return Ok(ring.notify()?);
+            };
+            work(ring.memory(), &chain)?;
+            ring.push(chain.head(), 0)?;
         }
         ring.again();
         Ok(ring.notify()?)

@@ -140,7 +140,7 @@ impl Table {
     /// The table that a descriptor of this one leads to.
     fn led_to(self, descriptor: Descriptor) -> Result<Self, ChainError> {
         let size = descriptor.len() / DESCRIPTOR;
-        let whole = descriptor.len() % DESCRIPTOR == 0 && size > 0;
+        let whole = descriptor.len().is_multiple_of(DESCRIPTOR) && size > 0;
         if !self.indirect || descriptor.has_next() || !whole {
             return Err(ChainError::Indirect);
         }

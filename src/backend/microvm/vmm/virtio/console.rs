@@ -138,14 +138,11 @@ impl Console {
 
     fn listen(&mut self, ring: &mut Ring) -> Result<(), DeviceError> {
         for _ in 0..TURN {
-            match ring.pop()? {
-                Some(chain) => {
-                    self.hear(ring, &chain)?;
-                    ring.push(chain.head(), 0)?;
-                }
-                None if ring.listen()? => {}
-                None => return Ok(ring.notify()?),
-            }
+            let Some(chain) = ring.next_request()? else {
+                return Ok(ring.notify()?);
+            };
+            self.hear(ring, &chain)?;
+            ring.push(chain.head(), 0)?;
         }
         ring.again();
         Ok(ring.notify()?)

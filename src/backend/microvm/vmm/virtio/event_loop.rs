@@ -165,28 +165,39 @@ impl EventLoop {
         self.orders.clone()
     }
 
-    /// Works until [`Orders::stop`].
+    /// Works until [`Orders::stop`], once.
     ///
     /// # Errors
     ///
     /// Fails as `epoll_wait(2)` does.
     pub fn run(&mut self) -> io::Result<()> {
+        let worked = self.work_on();
+        // Whoever still waits for an order, or gives one now, is told that nobody hears it.
+        self.inbox = mpsc::channel().1;
+        worked
+    }
+
+    fn work_on(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::default(); BATCH];
         loop {
             let count = match self.epoll.wait(-1, &mut events) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 count => count?,
             };
-            for event in events.iter().take(count) {
-                if event.data() == BELL {
-                    if self.obey() {
-                        return Ok(());
-                    }
-                } else {
-                    self.wake(event.data(), event.event_set());
-                }
+            let mut events = events.iter().take(count);
+            if events.any(|event| self.take(*event)) {
+                return Ok(());
             }
         }
+    }
+
+    /// Does what an event is for; gives whether that was to stop.
+    fn take(&mut self, event: EpollEvent) -> bool {
+        if event.data() == BELL {
+            return self.obey();
+        }
+        self.wake(event.data(), event.event_set());
+        false
     }
 
     /// Does what was ordered; gives whether that was to stop.
@@ -372,4 +383,28 @@ fn split(data: u64) -> (usize, u32) {
     let place = usize::try_from(data >> 32).unwrap_or(usize::MAX);
     let token = u32::try_from(data & u64::from(u32::MAX)).unwrap_or(u32::MAX);
     (place, token)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::backend::microvm::vmm::virtio::EventLoop;
+    use crate::backend::microvm::vmm::virtio::rng::Rng;
+
+    #[test]
+    fn nobody_waits_for_an_event_loop_that_has_ended() {
+        let mut event_loop = EventLoop::new(|_, _| {}).unwrap();
+        let seat = event_loop.seat(Rng::new().unwrap());
+        let (done, wait) = std::sync::mpsc::channel();
+        event_loop.orders().stop();
+        let asking = std::thread::spawn(move || {
+            seat.reset();
+            seat.reset();
+            done.send(()).unwrap();
+        });
+        event_loop.run().unwrap();
+        wait.recv_timeout(Duration::from_secs(20)).unwrap();
+        asking.join().unwrap();
+    }
 }

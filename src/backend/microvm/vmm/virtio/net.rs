@@ -176,15 +176,12 @@ impl Net {
             if !self.send.passes()? {
                 return Ok(active.send.notify()?);
             }
-            match active.send.pop()? {
-                Some(chain) => {
-                    let length = active.give_frame(&self.tap, &chain)?;
-                    self.send.charge(length as u64);
-                    active.send.push(chain.head(), 0)?;
-                }
-                None if active.send.listen()? => {}
-                None => return Ok(active.send.notify()?),
-            }
+            let Some(chain) = active.send.next_request()? else {
+                return Ok(active.send.notify()?);
+            };
+            let length = active.give_frame(&self.tap, &chain)?;
+            self.send.charge(length as u64);
+            active.send.push(chain.head(), 0)?;
         }
         active.send.again();
         Ok(active.send.notify()?)
@@ -209,10 +206,7 @@ impl Active {
     /// Takes requests until the longest frame has room; gives whether it has.
     fn stock_up(&mut self) -> Result<bool, DeviceError> {
         while self.room < self.longest && (self.mergeable || self.stock.is_empty()) {
-            let Some(chain) = self.receive.pop()? else {
-                if self.receive.listen()? {
-                    continue;
-                }
+            let Some(chain) = self.receive.next_request()? else {
                 return Ok(false);
             };
             let room = chain.writer(&self.memory).left();

@@ -143,6 +143,20 @@ impl Ring {
         Ok(Some(chain))
     }
 
+    /// Takes the next request; when there is none, asks for a kick at the next one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ring::pop`].
+    pub fn next_request(&mut self) -> Result<Option<Chain>, RingError> {
+        loop {
+            let next = self.pop()?;
+            if next.is_some() || !self.listen()? {
+                return Ok(next);
+            }
+        }
+    }
+
     /// Puts the request that was taken last back, as if it had not been taken.
     pub fn put_back(&mut self, chain: &Chain) {
         self.exchange(chain.head(), false);

@@ -57,10 +57,7 @@ impl Rng {
 /// Answers requests until there are none, or the guest has had enough.
 fn serve(ring: &mut Ring, throttle: &mut Throttle) -> Result<(), DeviceError> {
     while throttle.passes()? {
-        let Some(chain) = ring.pop()? else {
-            if ring.listen()? {
-                continue;
-            }
+        let Some(chain) = ring.next_request()? else {
             break;
         };
         let memory = ring.memory().clone();

@@ -152,15 +152,10 @@ impl Block {
             if !self.throttle.passes()? {
                 return self.submit();
             }
-            match active.ring.pop()? {
-                Some(chain) => self.begin(active, chain)?,
-                None => {
-                    self.submit()?;
-                    if !active.ring.listen()? {
-                        return Ok(());
-                    }
-                }
-            }
+            let Some(chain) = active.ring.next_request()? else {
+                return self.submit();
+            };
+            self.begin(active, chain)?;
         }
         active.ring.again();
         self.submit()
