@@ -19,13 +19,13 @@ pub mod seal;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod stream;
 pub mod tap;
 pub mod tree;
 pub mod tty;
 pub mod tuning;
 pub mod uring;
 pub mod vhost;
-pub mod volatile;
 pub mod vsock;
 
 pub use rustix::io::Errno;

@@ -15,7 +15,7 @@ use vm_memory::VolatileSlice;
 use crate::backend::microvm::vmm::virtio::vsock::link::Link;
 use crate::backend::microvm::vmm::virtio::vsock::spill::Spill;
 use crate::sys::Errno;
-use crate::sys::volatile;
+use crate::sys::stream;
 
 /// The longest request: `CONNECT 4294967295` and the end of the line.
 const LONGEST_REQUEST: usize = 19;
@@ -189,7 +189,7 @@ impl Channel {
         let done = match &self.socket {
             None => length,
             Some(_) if !self.spill.is_empty() || !self.writable => 0,
-            Some(socket) => match volatile::send(socket.as_fd(), slices) {
+            Some(socket) => match stream::send(socket.as_fd(), slices) {
                 Ok(sent) => u32::try_from(sent).unwrap_or(length).min(length),
                 Err(Errno::AGAIN) => 0,
                 Err(_) => {
@@ -240,7 +240,7 @@ impl Channel {
     /// Takes bytes of the client's into `slices`, no more than there is room for.
     pub(super) fn fill(&mut self, slices: &[VolatileSlice<'_>]) -> Filled {
         let socket = self.socket.as_ref().map(OwnedFd::as_fd);
-        let received = socket.map_or(Ok(0), |socket| volatile::receive(socket, slices));
+        let received = socket.map_or(Ok(0), |socket| stream::receive(socket, slices));
         match received {
             Ok(count) if count > 0 => Filled::Bytes(u32::try_from(count).unwrap_or(u32::MAX)),
             Err(Errno::AGAIN) => {

@@ -351,3 +351,6 @@ impl Link {
         self.due.credit_update = false;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,12 +23,13 @@ use crate::backend::microvm::vmm::virtio::vsock::packet::Op;
 use crate::backend::microvm::vmm::virtio::vsock::packet::STREAM;
 use crate::backend::microvm::vmm::virtio::vsock::packet::payload;
 use crate::backend::microvm::vmm::virtio::vsock::packet::room;
-use crate::sys::volatile::MOST_PIECES;
 
 /// How many packets are taken from the guest before other devices have their turn.
 const MOST_TAKEN: usize = 512;
 /// How many turns clients have before other devices have theirs.
 const MOST_TURNS: usize = 32;
+/// How many pieces of guest memory one call moves.
+const MOST_PIECES: usize = 128;
 /// How many of the guest's buffers one read fills at most.
 const MOST_FILLED: usize = 64;
 

@@ -1,7 +1,4 @@
-//! Bytes that go straight between a socket and guest memory, without a copy of ours in between.
-//!
-//! A guest may change its memory at any moment, so no reference to it can exist; what can is a [`VolatileSlice`]. The
-//! kernel copies from and to it as it does for any process whose other threads write.
+//! Bytes that go straight between a stream socket and guest memory: never waiting, and no signal when the peer is gone.
 
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -11,40 +8,18 @@ use vm_memory::VolatileSlice;
 use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::checked;
+use crate::sys::scatter::vectors;
 
-/// The most pieces that one call takes; what lies in further ones waits for the next call.
-pub const MOST_PIECES: usize = 128;
+/// The most pieces that one call takes (`UIO_MAXIOV`); what lies in further ones waits for the next call.
+const MOST_PIECES: usize = 1024;
 
-/// What `recvmsg(2)` and `sendmsg(2)` are told of the pieces.
-struct Pieces {
-    vectors: [libc::iovec; MOST_PIECES],
-    count: usize,
-}
-
-impl Pieces {
-    fn of(slices: &[VolatileSlice<'_>]) -> Self {
-        let nothing = libc::iovec {
-            iov_base: std::ptr::null_mut(),
-            iov_len: 0,
-        };
-        let mut pieces = Self {
-            vectors: [nothing; MOST_PIECES],
-            count: slices.len().min(MOST_PIECES),
-        };
-        for (vector, slice) in pieces.vectors.iter_mut().zip(slices) {
-            vector.iov_base = slice.ptr_guard_mut().as_ptr().cast();
-            vector.iov_len = slice.len();
-        }
-        pieces
-    }
-
-    fn message(&mut self) -> libc::msghdr {
-        // SAFETY: a `msghdr` is integers and pointers, for which all bits zero means none.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = self.vectors.as_mut_ptr();
-        message.msg_iovlen = self.count;
-        message
-    }
+/// A message of these pieces, without a name and without control data.
+fn message(vectors: &mut [libc::iovec]) -> libc::msghdr {
+    // SAFETY: a `msghdr` is integers and pointers, for which all bits zero means none.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = vectors.as_mut_ptr();
+    message.msg_iovlen = vectors.len().min(MOST_PIECES);
+    message
 }
 
 /// Receives into `slices`, first to last, and gives how many bytes; 0 means that there will be no more. Never waits.
@@ -53,11 +28,11 @@ impl Pieces {
 ///
 /// `EAGAIN` when nothing is there; else as `recvmsg(2)` does.
 pub fn receive(socket: BorrowedFd<'_>, slices: &[VolatileSlice<'_>]) -> Result<usize> {
-    let mut pieces = Pieces::of(slices);
-    let mut message = pieces.message();
+    let mut vectors = vectors(slices);
+    let mut message = message(&mut vectors);
     again(|| {
-        // SAFETY: the message holds `count` vectors, each over memory that a `VolatileSlice` borrows for longer than this
-        // call, that may be written, and that nobody holds a reference to; it asks for no name and no control data.
+        // SAFETY: the vectors are those of slices that are mapped and may be written, for the call and longer; nobody has
+        // a reference into guest memory.
         unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) }
     })
 }
@@ -69,11 +44,10 @@ pub fn receive(socket: BorrowedFd<'_>, slices: &[VolatileSlice<'_>]) -> Result<u
 /// `EAGAIN` when there is no room, `EPIPE` when the peer takes no more; else as `sendmsg(2)` does.
 pub fn send(socket: BorrowedFd<'_>, slices: &[VolatileSlice<'_>]) -> Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    let mut pieces = Pieces::of(slices);
-    let message = pieces.message();
+    let mut vectors = vectors(slices);
+    let message = message(&mut vectors);
     again(|| {
-        // SAFETY: the message holds `count` vectors, each over memory that a `VolatileSlice` borrows for longer than this
-        // call; it has no name and no control data.
+        // SAFETY: the vectors are those of slices that are mapped, for the call and longer.
         unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) }
     })
 }
