@@ -16,6 +16,8 @@ mod link;
 mod packet;
 mod pump;
 mod spill;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,7 +42,7 @@ pub use hub::HELLO;
 pub use link::ROOM;
 
 /// What the guest receives by, what it sends by, and what it would be told by that its streams are gone.
-const QUEUES: [u16; 3] = [256, 256, 8];
+const QUEUES: [u16; 3] = [256, 256, 16];
 /// The queues' numbers.
 const RECEIVE: usize = 0;
 const SEND: usize = 1;
