@@ -19,6 +19,7 @@ mod events;
 mod examples;
 mod exec;
 mod files;
+mod fuzz;
 mod guarantee;
 mod guest;
 mod handing;

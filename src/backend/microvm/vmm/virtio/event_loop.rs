@@ -178,17 +178,24 @@ impl EventLoop {
     }
 
     fn work_on(&mut self) -> io::Result<()> {
+        while self.turn(-1)? {}
+        Ok(())
+    }
+
+    /// Waits `timeout` milliseconds at most, without end for -1, and works for what is ready then. Gives whether to go
+    /// on: whether it was not told to stop.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `epoll_wait(2)` does.
+    pub fn turn(&mut self, timeout: i32) -> io::Result<bool> {
         let mut events = [EpollEvent::default(); BATCH];
-        loop {
-            let count = match self.epoll.wait(-1, &mut events) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                count => count?,
-            };
-            let mut events = events.iter().take(count);
-            if events.any(|event| self.take(*event)) {
-                return Ok(());
-            }
-        }
+        let count = match self.epoll.wait(timeout, &mut events) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            count => count?,
+        };
+        let mut events = events.iter().take(count);
+        Ok(!events.any(|event| self.take(*event)))
     }
 
     /// Does what an event is for; gives whether that was to stop.
