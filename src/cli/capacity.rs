@@ -64,7 +64,7 @@ fn rows(survey: &Survey) -> Vec<[String; 6]> {
             .collect();
         [
             resource.to_string(),
-            words(capacity.total.get(resource).copied()),
+            words(capacity.all(resource)),
             resource.amount(capacity.host.get(resource).copied().unwrap_or_default()),
             resource.amount(admission::granted(resource, &survey.holders)),
             words(capacity.free(resource, &survey.holders)),
@@ -105,7 +105,7 @@ fn document(survey: &Survey) -> Value {
         }
         let host = capacity.host.get(resource).copied().unwrap_or_default();
         let amounts = [
-            ("capacity", capacity.total.get(resource).copied()),
+            ("capacity", capacity.all(resource)),
             ("host", Some(host)),
             (
                 "granted",

@@ -18,7 +18,8 @@ use crate::workspace::wiring;
 ///
 /// Lost are: workspaces whose maker was killed or that ran before the host was restarted; files of workspaces that are
 /// not there any more; what is held for programs that have ended unseen; leases that nobody watches over. Workspaces
-/// that have ended in peace are left to `down` and `delete`. Says what it did, a line each.
+/// that have ended in peace are left to `down` and `delete`. What host.toml says by now counts from then on for networks
+/// in use too. Says what it did, a line each.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only say what would be done
@@ -62,7 +63,11 @@ fn networks(store: &Store, dry_run: bool) -> anyhow::Result<Vec<String>> {
     let live: BTreeSet<String> = store.ids()?.iter().map(ToString::to_string).collect();
     if !dry_run {
         let gone = network::collect(&wiring::places(store.places()), &live)?;
-        return Ok(gone.iter().map(|what| format!("removed: {what}")).collect());
+        let renewed = wiring::renew(store.places())?;
+        let gone = gone.iter().map(|what| format!("removed: {what}"));
+        let renewed = renewed.iter();
+        let renewed = renewed.map(|name| format!("renewed: the rates of network {name}"));
+        return Ok(gone.chain(renewed).collect());
     }
     let all = wiring::addresses(store.places());
     let dead = all.keys().filter(|id| !live.contains(*id));

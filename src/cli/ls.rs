@@ -25,8 +25,9 @@ use crate::workspace::wiring;
 
 /// List the workspaces with what they are granted
 ///
-/// CPU and MEMORY are what is guaranteed; LEASE is what is left of it, and says so when nobody watches over it; EXIT is
-/// how the program ended; RESETS how often it was started again because it needed more memory than its limit.
+/// STATUS says (alone) when the monitor of a workspace has been killed: its output is not kept, its end not seen to and
+/// its lease not watched over until `gc` has given it another. CPU and MEMORY are what is guaranteed; LEASE is what is
+/// left of it; EXIT is how the program ended; RESETS how often it was started again because it needed more memory than its limit.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// table or json
@@ -40,6 +41,7 @@ struct Row {
     name: String,
     isolation: &'static str,
     status: String,
+    alone: bool,
     pid: Option<i32>,
     addresses: Vec<IpAddr>,
     cpu_reserve_milli: Option<u64>,
@@ -102,6 +104,7 @@ fn row(store: &Store, id: &ContainerId) -> Result<Row, WorkspaceError> {
             true => "restarting".to_owned(),
             false => status.to_string(),
         },
+        alone: monitor::is_alone(store, &workspace)?,
         pid: record
             .init
             .as_ref()
@@ -146,7 +149,10 @@ fn cells(rows: &[Row]) -> Vec<[String; 10]> {
         [
             row.name.clone(),
             row.isolation.to_owned(),
-            row.status.clone(),
+            match row.alone {
+                true => format!("{} (alone)", row.status),
+                false => row.status.clone(),
+            },
             match row.addresses.is_empty() {
                 true => none(),
                 false => row

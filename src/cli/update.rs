@@ -95,6 +95,12 @@ pub(super) struct Args {
     /// Memory that is not taken from it, such as 128M; 0: none
     #[arg(long, value_name = "BYTES", value_parser = size)]
     memory_reserve: Option<u64>,
+    /// Bytes in a second that it can read from its root's disk, such as 20M; 0: none
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    io_read_reserve: Option<u64>,
+    /// Bytes in a second that it can write to it; 0: none
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    io_write_reserve: Option<u64>,
     /// Most memory; the same as --memory
     #[arg(long, value_name = "BYTES", conflicts_with = "memory")]
     memory_limit: Option<String>,
@@ -184,8 +190,13 @@ impl Args {
     /// What it shall be promised, as annotations.
     fn promises(&self) -> BTreeMap<&'static str, String> {
         let cpu = self.cpu_reserve.map(quantity::cpus_text);
-        let memory = self.memory_reserve.map(|bytes| bytes.to_string());
-        let promises = [("cpu.reserve", cpu), ("memory.reserve", memory)];
+        let bytes = |amount: Option<u64>| amount.map(|bytes| bytes.to_string());
+        let promises = [
+            ("cpu.reserve", cpu),
+            ("memory.reserve", bytes(self.memory_reserve)),
+            ("io.read.reserve", bytes(self.io_read_reserve)),
+            ("io.write.reserve", bytes(self.io_write_reserve)),
+        ];
         let named = promises.into_iter();
         named
             .filter_map(|(key, value)| Some((key, value?)))

@@ -11,6 +11,7 @@ use crate::enclosure::EnclosureError;
 use crate::enclosure::Result;
 use crate::enclosure::birth;
 use crate::enclosure::group::Group;
+use crate::plan::cgroup::CgroupWrite;
 use crate::plan::cgroup::Limits;
 use crate::plan::cgroup::Place;
 use crate::plan::cgroup::Unit;
@@ -74,6 +75,24 @@ impl Pool {
     ///
     /// If the groups cannot be listed.
     pub fn neighbours(&self) -> Result<u64> {
+        self.beside(|group, name| number(group, name, guarantee::CPU_WEIGHT))
+    }
+
+    /// What they weigh together for a disk, by the weights in `file`.
+    ///
+    /// # Errors
+    ///
+    /// If the groups cannot be listed.
+    pub fn neighbours_on(&self, disk: &str, file: &str) -> Result<u64> {
+        self.beside(|group, name| {
+            let text = group.below(Path::new(name)).ok()?.read(file).ok()?;
+            let usual = || line_of(&text, "default").and_then(|weight| weight.parse().ok());
+            let own = line_of(&text, disk).and_then(|weight| weight.parse().ok());
+            own.or_else(usual)
+        })
+    }
+
+    fn beside(&self, weight: impl Fn(&Group, &str) -> Option<u64>) -> Result<u64> {
         let around = self.path.parent().unwrap_or(Path::new(""));
         let failed = |source| EnclosureError::Group {
             action: "list",
@@ -96,7 +115,7 @@ impl Pool {
             let mount = self.mount.clone();
             Place::Directory { mount, path }.pool().is_none()
         });
-        let weights = beside.filter_map(|name| number(&group, name, guarantee::CPU_WEIGHT));
+        let weights = beside.filter_map(|name| weight(&group, name));
         Ok(weights.fold(processes, u64::saturating_add))
     }
 
@@ -128,6 +147,31 @@ impl Pool {
     pub fn settle(&mut self, file: &str, value: u64, key: &str) -> Result<()> {
         self.own.settle(file, value, key)
     }
+
+    /// Gives the group a weight for a disk, unless it has it; none is the usual one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Enclosure::settle`].
+    pub fn settle_disk(&mut self, disk: &str, file: &str, weight: Option<u64>) -> Result<()> {
+        self.own.settle_disk(disk, file, weight)
+    }
+
+    /// The disks that the group has a weight of its own for.
+    #[must_use]
+    pub fn disks(&self, file: &str) -> Vec<String> {
+        let text = self
+            .own
+            .group
+            .as_ref()
+            .and_then(|group| group.read(file).ok());
+        let text = text.unwrap_or_default();
+        let first = text.lines().filter_map(|line| line.split(' ').next());
+        first
+            .filter(|word| word.contains(':'))
+            .map(str::to_owned)
+            .collect()
+    }
 }
 
 impl Enclosure {
@@ -151,8 +195,32 @@ impl Enclosure {
         if stands || idle {
             return Ok(());
         }
+        self.write(guarantee::write(file, value, key))
+    }
+
+    /// Writes what a promise of a disk needs, unless it stands there; none is the usual weight.
+    ///
+    /// # Errors
+    ///
+    /// As [`Enclosure::settle`].
+    pub fn settle_disk(&mut self, disk: &str, file: &str, weight: Option<u64>) -> Result<()> {
+        let Some(group) = &self.group else {
+            return Ok(());
+        };
+        let text = match group.read(file) {
+            Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
+            other => other.map_err(|source| self.failed("read the limits of", source))?,
+        };
+        let wanted = weight.map(|weight| weight.to_string());
+        if line_of(&text, disk) == wanted.as_deref() {
+            return Ok(());
+        }
+        self.write(guarantee::disk_write(disk, file, weight))
+    }
+
+    fn write(&mut self, write: CgroupWrite) -> Result<()> {
         let limits = Limits {
-            writes: vec![guarantee::write(file, value, key)],
+            writes: vec![write],
             ..Limits::default()
         };
         match self.update(&limits) {
@@ -163,6 +231,14 @@ impl Enclosure {
             answer => answer,
         }
     }
+}
+
+/// What stands after a word in the line that begins with it.
+fn line_of<'a>(text: &'a str, word: &str) -> Option<&'a str> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines
+        .find(|(first, _)| *first == word)
+        .map(|(_, rest)| rest.trim())
 }
 
 /// The number in a file of a child group; none if there is none.

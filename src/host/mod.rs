@@ -4,8 +4,10 @@
 //! for nothing else: on a unified machine that is one `statfs`, two small files and `uname`.
 
 pub mod cgroup;
+pub mod disk;
 pub mod machines;
 pub mod survey;
+pub mod uplink;
 
 use std::io;
 

@@ -8,6 +8,7 @@ use crate::monitor::failed;
 use crate::spec::id::ContainerId;
 use crate::sys::process;
 use crate::workspace::error::WorkspaceError;
+use crate::workspace::estate;
 use crate::workspace::found::Workspace;
 use crate::workspace::life::Life;
 use crate::workspace::removing;
@@ -22,7 +23,9 @@ const HURRY: Duration = Duration::from_secs(3);
 const KILL: i32 = 9;
 const TERMINATE: i32 = 15;
 
-/// Ends a workspace, however it was made, and removes everything of it, files included.
+/// Ends a workspace, however it was made, and removes everything of it, files included unless they are `kept`.
+///
+/// Files that were kept before, and whose workspace is not there any more, are removed too.
 ///
 /// # Errors
 ///
@@ -30,16 +33,20 @@ const TERMINATE: i32 = 15;
 pub fn lower(
     store: &Store,
     id: &ContainerId,
-    grace: Duration,
+    (grace, kept): (Duration, bool),
     report: &dyn Report,
 ) -> Result<(), MonitorError> {
+    let places = store.places();
     match Workspace::find(store, id) {
-        Ok(workspace) => end(&workspace, grace)?,
-        Err(WorkspaceError::Store(StoreError::Missing)) => {
+        Ok(workspace) => {
+            estate::keep(places, id, kept).map_err(WorkspaceError::from)?;
+            end(&workspace, grace)?;
+        }
+        Err(WorkspaceError::Store(StoreError::Missing)) if kept || !estate::is_kept(places, id) => {
             return Err(StoreError::Missing.into());
         }
         // What cannot be read can be removed all the same, and the removal says what is wrong with it.
-        Err(_) => {}
+        Err(_) => estate::keep(places, id, kept).map_err(WorkspaceError::from)?,
     }
     Ok(removing::delete(store, id, true, report)?)
 }

@@ -351,7 +351,12 @@ impl<'a> Watch<'a> {
                 self.workspace.pause().unwrap_or_default();
                 None
             }
-            Expiry::Trash => Some(Over::Removed),
+            Expiry::Trash => {
+                let id = &self.workspace.record().id;
+                // What cannot be forgotten now stays for `down`.
+                estate::keep(self.store.places(), id, false).unwrap_or_default();
+                Some(Over::Removed)
+            }
         }
     }
 

@@ -257,6 +257,7 @@ mod tests {
             made: true,
             firewall: false,
             shaped: false,
+            capacity: None,
             last: 1,
             leases: BTreeMap::new(),
         }

@@ -4,6 +4,7 @@
 //! made or removed, and for a workspace with published ports; never for any other.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::network::error::NetworkError;
 use crate::network::lease::Lease;
 use crate::network::lease::Register;
 use crate::network::link;
+use crate::network::switch;
 use crate::plan::network::Names;
 use crate::plan::network::Publish;
 use crate::plan::network::Transport;
@@ -22,10 +24,6 @@ use crate::sys::program::Program;
 const LIMIT: Duration = Duration::from_secs(20);
 /// Where it is looked for besides `$PATH`.
 const USUAL: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
-/// The switch that lets the host pass on IPv4.
-const FORWARD: &str = "net/ipv4/ip_forward";
-/// The switch that lets the host pass on IPv6.
-const FORWARD6: &str = "net/ipv6/conf/all/forwarding";
 
 /// The program, where it is installed.
 pub(super) fn program() -> Option<PathBuf> {
@@ -43,9 +41,11 @@ pub(super) fn program() -> Option<PathBuf> {
 }
 
 /// Makes the table of a network, in place of one that a dead command left, and lets the host pass on what it needs.
-pub(super) fn make(names: &Names, register: &Register) -> Result<(), NetworkError> {
+///
+/// What is changed of the host for that is written down in the directory of the `leases`.
+pub(super) fn make(names: &Names, register: &Register, leases: &Path) -> Result<(), NetworkError> {
     run("make the table of a network", &table(names, register))?;
-    forward()
+    switch::forward(leases, &register.boot)
 }
 
 /// Removes the table of a network; one that is not there is removed already.
@@ -61,23 +61,12 @@ pub(super) fn publish(
     register: &Register,
     lease: &Lease,
 ) -> Result<(), NetworkError> {
-    let elements = elements(register, lease);
-    let script: String = elements
-        .iter()
-        .map(|element| {
-            let Element { map, key, value } = element;
-            format!(
-                "add element inet {} {map} {{ {key} : {value} }}\n",
-                names.table
-            )
-        })
-        .collect();
     // So that what the host sends from 127.0.0.1 is answered; the table drops what claims to come to there.
     link::write_setting(
         &format!("net/ipv4/conf/{}/route_localnet", names.bridge),
         "1",
     )?;
-    run("publish ports", &script)
+    run("publish ports", &script(names, register, lease, false))
 }
 
 /// Lets the ports of the host lead nowhere again. Adding before removing makes it hold for what is not there, too.
@@ -86,16 +75,24 @@ pub(super) fn withdraw(
     register: &Register,
     lease: &Lease,
 ) -> Result<(), NetworkError> {
-    let elements = elements(register, lease);
-    let script: String = elements
-        .iter()
-        .map(|element| {
-            let Element { map, key, value } = element;
-            let at = format!("element inet {} {map} {{ {key}", names.table);
-            format!("add {at} : {value} }}\ndelete {at} }}\n")
-        })
-        .collect();
-    run("withdraw published ports", &script)
+    run(
+        "withdraw published ports",
+        &script(names, register, lease, true),
+    )
+}
+
+/// Adds the ports of a workspace to the maps of a table, and takes them out again where `removes`.
+fn script(names: &Names, register: &Register, lease: &Lease, removes: bool) -> String {
+    let lines = elements(register, lease).into_iter().map(|element| {
+        let Element { map, key, value } = element;
+        let at = format!("element inet {} {map} {{ {key}", names.table);
+        let gone = match removes {
+            true => format!("delete {at} }}\n"),
+            false => String::new(),
+        };
+        format!("add {at} : {value} }}\n{gone}")
+    });
+    lines.collect()
 }
 
 /// One port in one map.
@@ -196,28 +193,6 @@ table inet {table} {{
 }}
 "#
     )
-}
-
-/// Lets the host pass packets on, where it does not yet. A host that learns its IPv6 routes from routers would stop to
-/// listen to them then, unless it is told to go on (`accept_ra` 2).
-fn forward() -> Result<(), NetworkError> {
-    if link::read_setting(FORWARD).as_deref() == Some("0") {
-        link::write_setting(FORWARD, "1")?;
-    }
-    if link::read_setting(FORWARD6).as_deref() != Some("0") {
-        return Ok(());
-    }
-    let interfaces = std::fs::read_dir("/proc/sys/net/ipv6/conf")
-        .into_iter()
-        .flatten();
-    for interface in interfaces.flatten() {
-        let name = interface.file_name();
-        let setting = format!("net/ipv6/conf/{}/accept_ra", name.to_string_lossy());
-        if name != "all" && link::read_setting(&setting).as_deref() == Some("1") {
-            link::write_setting(&setting, "2")?;
-        }
-    }
-    link::write_setting(FORWARD6, "1")
 }
 
 fn run(what: &'static str, script: &str) -> Result<(), NetworkError> {

@@ -29,7 +29,9 @@ use serde::Serialize;
 use serde::Serializer;
 
 use crate::network::error::NetworkError;
+use crate::plan::network::Capacity;
 use crate::plan::network::Publish;
+use crate::plan::network::Rate;
 
 type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
@@ -57,6 +59,9 @@ pub struct Register {
     pub firewall: bool,
     /// Whether it has queues.
     pub shaped: bool,
+    /// What it carries, by which its queues were made; none where nobody has said so and nobody was promised any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
     /// The place that was given last: places are used again as late as possible, while others remember who had them.
     pub last: u32,
     /// Who has what, by workspace.
@@ -83,6 +88,24 @@ pub struct Lease {
     /// Whether its traffic goes through the queues of the network.
     #[serde(default)]
     pub shaped: bool,
+    /// What it may receive.
+    #[serde(default)]
+    pub inward: Rate,
+    /// What it may send.
+    #[serde(default)]
+    pub outward: Rate,
+}
+
+impl Register {
+    /// Whether anybody was promised some of what it carries.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        let mut rates = self
+            .leases
+            .values()
+            .flat_map(|one| [one.inward, one.outward]);
+        rates.any(|rate| rate.reserve_bps.is_some())
+    }
 }
 
 /// The leases of all networks of a state root, and nobody else changes them while this value lives.
@@ -179,6 +202,7 @@ impl Leases {
             register.made = false;
             register.firewall = false;
             register.shaped = false;
+            register.capacity = None;
         }
         Ok(Some(register))
     }
@@ -236,6 +260,11 @@ impl Leases {
             std::fs::remove_file(entry.path()).unwrap_or_default();
         }
         std::fs::remove_dir(&self.directory).unwrap_or_default();
+    }
+
+    /// Where they are.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     fn path(&self, network: &str) -> PathBuf {
@@ -305,7 +334,7 @@ mod tests {
             hostname: "a".to_owned(),
             addresses: vec!["10.0.0.2".parse().unwrap()],
             publish: vec!["127.0.0.1:80:8080".parse().unwrap()],
-            shaped: false,
+            ..Lease::default()
         };
         Register {
             network: "net".to_owned(),
@@ -315,6 +344,7 @@ mod tests {
             made: true,
             firewall: true,
             shaped: false,
+            capacity: None,
             last: 2,
             leases: [("a".to_owned(), lease)].into(),
         }

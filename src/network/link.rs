@@ -233,6 +233,29 @@ pub(super) fn remove_users(
     Ok(())
 }
 
+/// The names of all bridges of the host.
+pub(super) fn bridges(route: &mut Route) -> Result<Vec<String>> {
+    let all = route.list(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    let names = all.iter().filter_map(|message| {
+        let RouteNetlinkMessage::NewLink(link) = message else {
+            return None;
+        };
+        let kind = |info: &LinkInfo| *info == LinkInfo::Kind(InfoKind::Bridge);
+        let mut is_bridge = false;
+        let mut name = None;
+        for attribute in &link.attributes {
+            if let LinkAttribute::LinkInfo(infos) = attribute {
+                is_bridge |= infos.iter().any(kind);
+            }
+            if let LinkAttribute::IfName(text) = attribute {
+                name = Some(text.clone());
+            }
+        }
+        name.filter(|_| is_bridge)
+    });
+    Ok(names.collect())
+}
+
 /// The destinations that the host knows a way to, but for the default.
 pub(super) fn destinations(route: &mut Route) -> Result<Vec<Prefixed>> {
     let mut found = Vec::new();

@@ -6,10 +6,12 @@
 mod address;
 mod error;
 mod firewall;
+mod guard;
 mod lease;
 mod link;
 mod port;
 mod shape;
+mod switch;
 mod wire;
 
 use std::net::IpAddr;
@@ -26,6 +28,7 @@ pub use wire::detach;
 pub use wire::inspect;
 pub use wire::list;
 pub use wire::remove;
+pub use wire::renew;
 
 use crate::plan::network::Link;
 use crate::sys::route::Route;

@@ -3,7 +3,9 @@
 //! Each network that needs it has two interfaces that do nothing but queue (`ifb`), one for each direction. Packets of a
 //! shaped workspace are led through them, where each workspace has a class of its own in one tree (HTB): so a reserve
 //! holds against all others of the network, and a limit alone takes nothing from anybody. The tree's root is the
-//! network's capacity, where the administrator has said it. Rates count whole frames, as on a wire.
+//! network's capacity, where that is known. Rates count whole frames, as on a wire.
+
+use std::path::Path;
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_core::NLM_F_CREATE;
@@ -23,13 +25,19 @@ use netlink_packet_route::tc::TcMirror;
 use netlink_packet_route::tc::TcOption;
 
 use crate::network::error::NetworkError;
+use crate::network::lease::Lease;
+use crate::network::lease::Register;
 use crate::network::link;
+use crate::plan::network::Bridged;
+use crate::plan::network::Names;
 use crate::plan::network::NetworkPlan;
 use crate::plan::network::Rate;
 use crate::sys::Errno;
 use crate::sys::route::Refused;
 use crate::sys::route::Route;
 
+/// The priority of the filter that leads to a queue.
+const REDIRECTS: u16 = 2;
 /// What makes something new, and refuses when it is there.
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// What makes something, or changes it.
@@ -119,10 +127,10 @@ pub(super) fn make_queues(route: &mut Route, plan: &NetworkPlan) -> Result<(), N
     Ok(())
 }
 
-/// Leads a workspace through the queues, where it has a class.
+/// Leads a workspace, whose link has hooks, through the queues, where it has a class.
 pub(super) fn shape(route: &mut Route, plan: &NetworkPlan, place: u32) -> Result<(), NetworkError> {
     let near = index_of(route, &plan.link.name)?;
-    let mut orders = vec![(RouteNetlinkMessage::NewQueueDiscipline(hooks(near)), NEW)];
+    let mut orders = Vec::new();
     for way in ways(plan).iter().filter(|way| way.needed()) {
         let queue = index_of(route, way.queue)?;
         orders.extend(way.classes(queue, class_of(place), plan.mac));
@@ -157,6 +165,78 @@ pub(super) fn unshape(
                     let what = format!("take a class from the queue {queue}");
                     return Err(NetworkError::kernel(what)(errno));
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes the queues of a network anew, when what it carries has become another, and leads through them whom that
+/// concerns but for `newcomer`, whose link may not be there yet. Packets that wait in the old ones are lost.
+pub(super) fn renew(
+    route: &mut Route,
+    root: &Path,
+    register: &mut Register,
+    newcomer: Option<&str>,
+) -> Result<(), NetworkError> {
+    let names = Names::of(root, &register.network);
+    let others = register
+        .leases
+        .iter()
+        .filter(|(id, _)| newcomer != Some(id));
+    let plans = others.map(|(id, lease)| plan_of(id, lease, root, register));
+    let plans: Vec<NetworkPlan> = plans.collect();
+    for plan in &plans {
+        unhook(route, plan)?;
+    }
+    for queue in [&names.towards, &names.from] {
+        link::remove(route, queue)?;
+    }
+    let queues = plans.iter().find(|plan| needed(plan));
+    register.shaped = queues.is_some();
+    if let Some(plan) = queues {
+        make_queues(route, plan)?;
+    }
+    for plan in plans {
+        let Some(lease) = register.leases.get_mut(&plan.id) else {
+            continue;
+        };
+        lease.shaped = needed(&plan);
+        // A workspace that is about to go may be without its link already.
+        if lease.shaped && route.index_of(&plan.link.name) != Err(Errno::NODEV) {
+            shape(route, &plan, lease.place)?;
+        }
+    }
+    Ok(())
+}
+
+/// What was planned of a workspace's rates.
+fn plan_of(id: &str, lease: &Lease, root: &Path, register: &Register) -> NetworkPlan {
+    let bridged = Bridged {
+        bridge: register.network.clone(),
+        inward: lease.inward,
+        outward: lease.outward,
+        ..Bridged::default()
+    };
+    NetworkPlan {
+        capacity: register.capacity,
+        ..NetworkPlan::of(&bridged, id, &lease.hostname, root)
+    }
+}
+
+/// Leads a workspace past the queues.
+fn unhook(route: &mut Route, plan: &NetworkPlan) -> Result<(), NetworkError> {
+    let near = match route.index_of(&plan.link.name) {
+        Err(Errno::NODEV) => return Ok(()),
+        answer => answer.map_err(NetworkError::kernel("find the link of a workspace"))?,
+    };
+    for way in ways(plan) {
+        let gone = filter(near, way.hook, REDIRECTS);
+        match route.tell(RouteNetlinkMessage::DelTrafficFilter(gone), 0) {
+            Ok(()) | Err(Errno::NOENT | Errno::INVAL) => {}
+            Err(errno) => {
+                let what = format!("lead {} past the queues", plan.link.name);
+                return Err(NetworkError::kernel(what)(errno));
             }
         }
     }
@@ -336,7 +416,7 @@ fn tree(index: u32) -> TcMessage {
 }
 
 /// Where filters are hung on a link, both ways.
-fn hooks(index: u32) -> TcMessage {
+pub(super) fn hooks(index: u32) -> TcMessage {
     let major = TcHandle {
         major: u16::MAX,
         minor: 0,
@@ -358,7 +438,7 @@ fn redirect(index: u32, hook: TcHandle, queue: u32) -> TcMessage {
             mirror,
         ))]),
     ];
-    let mut message = filter(index, hook, 1);
+    let mut message = filter(index, hook, REDIRECTS);
     message.attributes.push(TcAttribute::Options(vec![
         TcOption::U32(selector(&[([0; 4], [0; 4], 0)])),
         TcOption::U32(TcFilterU32Option::Action(vec![action])),
@@ -367,7 +447,7 @@ fn redirect(index: u32, hook: TcHandle, queue: u32) -> TcMessage {
 }
 
 /// A filter for all protocols at a priority of its own, by which it is found again.
-fn filter(index: u32, parent: TcHandle, priority: u16) -> TcMessage {
+pub(super) fn filter(index: u32, parent: TcHandle, priority: u16) -> TcMessage {
     let mut message = message(index, TcHandle::UNSPEC, parent);
     message.header.info = (u32::from(priority) << 16) | ALL;
     message.attributes = vec![kind("u32")];

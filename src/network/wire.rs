@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnet::IpNet;
 
@@ -11,6 +12,7 @@ use crate::network::address;
 use crate::network::address::InUse;
 use crate::network::error::NetworkError;
 use crate::network::firewall;
+use crate::network::guard;
 use crate::network::lease::Lease;
 use crate::network::lease::Leases;
 use crate::network::lease::Register;
@@ -18,7 +20,9 @@ use crate::network::link;
 use crate::network::link::Prefixed;
 use crate::network::port;
 use crate::network::shape;
+use crate::network::switch;
 use crate::plan::network;
+use crate::plan::network::Capacity;
 use crate::plan::network::Link;
 use crate::plan::network::Names;
 use crate::plan::network::NetworkPlan;
@@ -52,6 +56,12 @@ pub fn attach(plan: &NetworkPlan, places: &Places, pid: i32) -> Result<Attached>
         Some(register) => register,
         None => found(plan, places, &leases, &mut route)?,
     };
+    // What others were promised of it goes on to hold.
+    let kept = register.capacity.filter(|_| register.is_reserved());
+    let plan = &NetworkPlan {
+        capacity: plan.capacity.or(kept),
+        ..plan.clone()
+    };
     let mut wiring = Wiring {
         plan,
         places,
@@ -60,8 +70,12 @@ pub fn attach(plan: &NetworkPlan, places: &Places, pid: i32) -> Result<Attached>
         register,
     };
     wiring.grant()?;
-    let remarks = wiring.make_network()?;
-    let lease = wiring.connect(pid)?;
+    let mut remarks = wiring.make_network()?;
+    let (lease, unwatched) = wiring.connect(pid)?;
+    remarks.extend(unwatched.map(|errno| {
+        let id = &plan.id;
+        format!("ignoring that {id} may send in the name of its neighbours: no filter of sources here ({errno})")
+    }));
     let register = &wiring.register;
     let others = register.leases.iter().filter(|(id, _)| **id != plan.id);
     Ok(Attached {
@@ -102,6 +116,7 @@ fn found(
         made: false,
         firewall: false,
         shaped: false,
+        capacity: None,
         last: 1,
         leases: std::collections::BTreeMap::new(),
     })
@@ -128,6 +143,8 @@ impl Wiring<'_> {
             addresses,
             publish: plan.publish.clone(),
             shaped: shape::needed(plan),
+            inward: plan.inward,
+            outward: plan.outward,
         };
         if !lease.publish.is_empty() && firewall::program().is_none() {
             return Err(NetworkError::NoNft {
@@ -161,9 +178,14 @@ impl Wiring<'_> {
                 ));
             }
         } else if !self.register.firewall {
-            firewall::make(&plan.names, &self.register)?;
+            firewall::make(&plan.names, &self.register, &self.places.leases)?;
             self.register.firewall = true;
             self.publish_again()?;
+        }
+        if self.register.capacity != plan.capacity {
+            self.register.capacity = plan.capacity;
+            let root = &self.places.root;
+            shape::renew(self.route, root, &mut self.register, Some(&plan.id))?;
         }
         if shape::needed(plan) && !self.register.shaped {
             shape::make_queues(self.route, plan)?;
@@ -194,8 +216,9 @@ impl Wiring<'_> {
         Ok(())
     }
 
-    /// Makes the link, its rates, what is inside, and at last the ports.
-    fn connect(&mut self, pid: i32) -> Result<Lease> {
+    /// Makes the link, its rates, what is inside, and at last the ports; gives why nobody sees to it that only what is
+    /// the workspace's own comes from there.
+    fn connect(&mut self, pid: i32) -> Result<(Lease, Option<Errno>)> {
         let plan = self.plan;
         let lease = self.register.leases.get(&plan.id).cloned();
         let lease = lease.unwrap_or_default();
@@ -204,6 +227,7 @@ impl Wiring<'_> {
             .ok_or(Errno::NODEV)
             .map_err(NetworkError::kernel("find the bridge"))?;
         link::make_pair(self.route, plan, bridge, pid)?;
+        let unwatched = guard::watch(self.route, plan, &lease.addresses)?;
         if lease.shaped {
             shape::shape(self.route, plan, lease.place)?;
         }
@@ -219,7 +243,7 @@ impl Wiring<'_> {
         if !lease.publish.is_empty() {
             firewall::publish(&plan.names, &self.register, &lease)?;
         }
-        Ok(lease)
+        Ok((lease, unwatched))
     }
 }
 
@@ -282,9 +306,54 @@ fn leave(
     }
     if errors.is_empty() {
         register.leases = others;
+        errors.extend(release(&mut register, &places.root, route).err());
         errors.extend(leases.write(&register).err());
     }
     NetworkError::all(errors)
+}
+
+/// A capacity that nobody has said bounds everybody only while somebody was promised some of it.
+fn release(register: &mut Register, root: &Path, route: &mut Route) -> Result<()> {
+    let usual = register.capacity.is_some_and(|capacity| !capacity.said);
+    if !usual || register.is_reserved() {
+        return Ok(());
+    }
+    register.capacity = None;
+    shape::renew(route, root, register, None)
+}
+
+/// Lets what networks carry, as `carried` says by name and whether any of it is promised, count for those who are there;
+/// gives the networks of which it has changed.
+///
+/// # Errors
+///
+/// Everything that could not be done; the rest is.
+pub fn renew(
+    places: &Places,
+    carried: &dyn Fn(&str, bool) -> Option<Capacity>,
+) -> Result<Vec<String>> {
+    let Some(leases) = Leases::lock_present(&places.leases)? else {
+        return Ok(Vec::new());
+    };
+    let (boot, mut route) = (boot_id()?, open()?);
+    let mut renewed = Vec::new();
+    let mut errors = Vec::new();
+    for name in leases.networks()? {
+        let Ok(Some(mut register)) = leases.read(&name, &boot) else {
+            continue;
+        };
+        let capacity = carried(&name, register.is_reserved());
+        if !register.made || register.capacity == capacity {
+            continue;
+        }
+        register.capacity = capacity;
+        let done = shape::renew(&mut route, &places.root, &mut register, None);
+        match done.and_then(|()| leases.write(&register)) {
+            Ok(()) => renewed.push(name),
+            Err(error) => errors.push(error),
+        }
+    }
+    NetworkError::all(errors).map(|()| renewed)
 }
 
 /// Removes all that a network is on the host, and forgets it.
@@ -292,6 +361,9 @@ fn dissolve(network: &str, leases: &Leases, names: &Names, route: &mut Route) ->
     let mut errors = Vec::new();
     if firewall::program().is_some() {
         errors.extend(firewall::remove(names).err());
+    }
+    if leases.networks()? == [network] {
+        errors.extend(switch::put_back(route, leases.directory(), &names.bridge).err());
     }
     for name in [&names.towards, &names.from, &names.bridge] {
         errors.extend(link::remove(route, name).err());

@@ -43,6 +43,8 @@ pub struct Capacity {
     pub total: Amounts,
     /// What is promised to nobody.
     pub host: Amounts,
+    /// What a network carries in each direction, where `total` does not have it.
+    pub usual_network: Option<u64>,
     /// The file in which its administrator says what cannot be found out.
     pub file: PathBuf,
 }
@@ -72,6 +74,24 @@ impl Resource {
             Self::Write(_) => "io.write.reserve",
             Self::Inward(_) => "network.in.reserve",
             Self::Outward(_) => "network.out.reserve",
+        }
+    }
+
+    /// The disk that it is of.
+    #[must_use]
+    pub fn disk(&self) -> Option<&str> {
+        match self {
+            Self::Read(disk) | Self::Write(disk) => Some(disk),
+            Self::Cpu | Self::Memory | Self::Inward(_) | Self::Outward(_) => None,
+        }
+    }
+
+    /// The other thing that a disk can do meanwhile, or rather cannot: it reads, or it writes.
+    fn other_way(&self) -> Option<Self> {
+        match self {
+            Self::Read(disk) => Some(Self::Write(disk.clone())),
+            Self::Write(disk) => Some(Self::Read(disk.clone())),
+            Self::Cpu | Self::Memory | Self::Inward(_) | Self::Outward(_) => None,
         }
     }
 
@@ -116,10 +136,20 @@ impl fmt::Display for Resource {
 }
 
 impl Capacity {
+    /// All that there is of a resource.
+    #[must_use]
+    pub fn all(&self, resource: &Resource) -> Option<u64> {
+        let usual = match resource {
+            Resource::Inward(_) | Resource::Outward(_) => self.usual_network,
+            Resource::Cpu | Resource::Memory | Resource::Read(_) | Resource::Write(_) => None,
+        };
+        self.total.get(resource).copied().or(usual)
+    }
+
     /// What may be promised at all.
     #[must_use]
     pub fn promisable(&self, resource: &Resource) -> Option<u64> {
-        let total = *self.total.get(resource)?;
+        let total = self.all(resource)?;
         let kept = self.host.get(resource).copied().unwrap_or_default();
         Some(total.saturating_sub(kept))
     }
@@ -127,10 +157,57 @@ impl Capacity {
     /// What is not promised yet.
     #[must_use]
     pub fn free(&self, resource: &Resource, holders: &[Holder]) -> Option<u64> {
-        Some(
-            self.promisable(resource)?
-                .saturating_sub(granted(resource, holders)),
-        )
+        let held = resource.other_way().map(|other| granted(&other, holders));
+        self.beside(resource, holders, held.unwrap_or_default())
+    }
+
+    /// The same, when so much of the disk's other way is promised.
+    fn beside(&self, resource: &Resource, holders: &[Holder], other: u64) -> Option<u64> {
+        let free = self
+            .promisable(resource)?
+            .saturating_sub(granted(resource, holders));
+        Some(free.saturating_sub(self.as_much_as(resource, other)))
+    }
+
+    /// What a disk could have done of `resource` in the time that `amount` of its other way takes.
+    fn as_much_as(&self, resource: &Resource, amount: u64) -> u64 {
+        let other = resource.other_way();
+        let other = other.and_then(|other| self.promisable(&other));
+        let (Some(all), Some(other)) = (self.promisable(resource), other) else {
+            return 0;
+        };
+        let exact = u128::from(all) * u128::from(amount);
+        u64::try_from(exact.div_ceil(u128::from(other).max(1))).unwrap_or(u64::MAX)
+    }
+
+    /// The part of a disk's time that amounts of it take, in parts of `whole`.
+    #[must_use]
+    pub fn part_of_disk(&self, disk: &str, amounts: &Amounts, whole: u64) -> u64 {
+        let ways = [
+            Resource::Read(disk.to_owned()),
+            Resource::Write(disk.to_owned()),
+        ];
+        let parts = ways.iter().filter_map(|way| {
+            let all = u128::from(self.promisable(way)?).max(1);
+            let amount = u128::from(*amounts.get(way)?);
+            u64::try_from(u128::from(whole) * amount / all).ok()
+        });
+        parts.fold(0, u64::saturating_add)
+    }
+
+    /// What the host keeps of a disk, where what is promisable of it is `whole`.
+    #[must_use]
+    pub fn kept_of_disk(&self, disk: &str, whole: u64) -> u64 {
+        let ways = [
+            Resource::Read(disk.to_owned()),
+            Resource::Write(disk.to_owned()),
+        ];
+        let known = ways.iter().find_map(|way| {
+            let kept = u128::from(*self.host.get(way)?);
+            let all = u128::from(self.promisable(way)?).max(1);
+            u64::try_from(u128::from(whole) * kept / all).ok()
+        });
+        known.unwrap_or_default()
     }
 }
 
@@ -171,10 +248,15 @@ pub fn granted(resource: &Resource, holders: &[Holder]) -> u64 {
 /// [`Refusal`] names each resource that is short, what is free, and who holds it.
 pub fn admit(request: &Amounts, capacity: &Capacity, holders: &[Holder]) -> Result<(), Refusal> {
     let short = request.iter().filter_map(|(resource, asked)| {
-        let Some(free) = capacity.free(resource, holders) else {
+        let other = resource.other_way().map_or(0, |other| {
+            let own = request.get(&other).copied().unwrap_or_default();
+            own.saturating_add(granted(&other, holders))
+        });
+        let Some(free) = capacity.beside(resource, holders, other) else {
             return Some(unknown(resource, *asked, &capacity.file));
         };
-        (*asked > free).then(|| shortage(resource, *asked, capacity, holders))
+        let taken = capacity.as_much_as(resource, other);
+        (*asked > free).then(|| shortage(resource, (*asked, free, taken), capacity, holders))
     });
     let short: Vec<String> = short.collect();
     if short.is_empty() {
@@ -196,19 +278,30 @@ fn unknown(resource: &Resource, asked: u64, file: &Path) -> String {
     }
 }
 
-fn shortage(resource: &Resource, asked: u64, capacity: &Capacity, holders: &[Holder]) -> String {
+/// `taken` is what the disk cannot do because it does what is promised of its other way.
+fn shortage(
+    resource: &Resource,
+    (asked, free, taken): (u64, u64, u64),
+    capacity: &Capacity,
+    holders: &[Holder],
+) -> String {
     let noun = match (resource, asked) {
         (Resource::Cpu, 1000) => " CPU",
         (Resource::Cpu, _) => " CPUs",
         _ => "",
     };
     let words = |amount: Option<u64>| resource.amount(amount.unwrap_or_default());
+    let other = match (resource, taken) {
+        (_, 0) => String::new(),
+        (Resource::Read(_), _) => format!("writing takes {}; ", resource.amount(taken)),
+        _ => format!("reading takes {}; ", resource.amount(taken)),
+    };
     format!(
-        "{}: {}{noun} asked, {} free of {} ({} kept for the host; {})",
+        "{}: {}{noun} asked, {} free of {} ({} kept for the host; {other}{})",
         resource.key(),
         resource.amount(asked),
-        words(capacity.free(resource, holders)),
-        words(capacity.total.get(resource).copied()),
+        resource.amount(free),
+        words(capacity.all(resource)),
         words(capacity.host.get(resource).copied()),
         held_by(resource, holders),
     )
@@ -265,6 +358,7 @@ mod tests {
             ]
             .into(),
             host: [(Resource::Cpu, 100), (Resource::Memory, 256 << 20)].into(),
+            usual_network: None,
             file: "/etc/bulkhead/host.toml".into(),
         }
     }
@@ -331,6 +425,42 @@ mod tests {
              \"200M\", or what it is, under [disk.\"8:0\"] in /etc/bulkhead/host.toml"
         );
         assert!(refused(Resource::Outward("lan".to_owned()), 8000, &[]).contains("[network.lan]"));
+    }
+
+    #[test]
+    fn a_disk_that_writes_does_not_read_meanwhile() {
+        let (read, write) = (
+            Resource::Read("8:0".to_owned()),
+            Resource::Write("8:0".to_owned()),
+        );
+        let disk = Capacity {
+            total: [(read.clone(), 200 << 20), (write.clone(), 100 << 20)].into(),
+            ..machine()
+        };
+        let half = [holder("db", write.clone(), 50 << 20)];
+        assert_eq!(disk.free(&read, &half), Some(100 << 20));
+        let both = [(read.clone(), 60 << 20), (write.clone(), 30 << 20)].into();
+        let text = admit(&both, &disk, &half).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "io.read.reserve: 60M/s asked, 40M/s free of 200M/s (0/s kept for the host; writing takes 160M/s; \
+             nobody holds any); io.write.reserve: 30M/s asked, 20M/s free of 100M/s (0/s kept for the host; \
+             reading takes 30M/s; db holds 50M/s)"
+        );
+        let both = [(read, 60 << 20), (write, 20 << 20)].into();
+        assert_eq!(admit(&both, &disk, &half), Ok(()));
+        assert_eq!(disk.part_of_disk("8:0", &both, 1000), 500);
+    }
+
+    #[test]
+    fn a_network_of_which_nobody_says_anything_has_the_usual_rate() {
+        let usual = Capacity {
+            usual_network: Some(1_000_000),
+            ..machine()
+        };
+        let of = |name: &str| Resource::Inward(name.to_owned());
+        assert_eq!(usual.free(&of("other"), &[]), Some(1_000_000));
+        assert_eq!(usual.free(&of("lan"), &[]), Some(1_000_000_000));
     }
 
     #[test]

@@ -58,6 +58,12 @@ pub fn entitlements(capacity: u64, members: &[Member]) -> Vec<u64> {
 /// reservation is rounded up.
 #[must_use]
 pub fn weights(capacity: u64, members: &[Member]) -> Vec<u64> {
+    weights_up_to(GREATEST, capacity, members)
+}
+
+/// The same, where the greatest weight is another.
+#[must_use]
+pub fn weights_up_to(greatest: u64, capacity: u64, members: &[Member]) -> Vec<u64> {
     let level = level(capacity, members);
     let heights: Vec<(u128, bool)> = members.iter().map(|one| height(*one, level)).collect();
     let most = heights.iter().map(|(height, _)| *height).max();
@@ -68,7 +74,7 @@ pub fn weights(capacity: u64, members: &[Member]) -> Vec<u64> {
         Level::Short { .. } => 0,
     };
     let raised = heights.iter().any(|(_, raised)| *raised);
-    let (times, by) = scale(one, raised, least, most);
+    let (times, by) = scale(greatest, (one, raised), (least, most));
     heights
         .into_iter()
         .map(|(height, raised)| {
@@ -77,8 +83,8 @@ pub fn weights(capacity: u64, members: &[Member]) -> Vec<u64> {
                 true => exact.div_ceil(by.max(1)),
                 false => exact / by.max(1),
             };
-            let weight = u64::try_from(rounded).unwrap_or(GREATEST);
-            weight.clamp(LEAST, GREATEST)
+            let weight = u64::try_from(rounded).unwrap_or(greatest);
+            weight.clamp(LEAST, greatest)
         })
         .collect()
 }
@@ -133,10 +139,10 @@ fn height(member: Member, level: Level) -> (u128, bool) {
 }
 
 /// What heights are multiplied with and divided by: `one` is the height of a share of one.
-fn scale(one: u128, raised: bool, least: u128, most: u128) -> (u64, u128) {
-    let wide = least * u128::from(GREATEST / USUAL) < most;
-    if one == 0 || most > one * u128::from(GREATEST) || (raised && wide) {
-        (GREATEST, most)
+fn scale(greatest: u64, (one, raised): (u128, bool), (least, most): (u128, u128)) -> (u64, u128) {
+    let wide = least * u128::from(greatest / USUAL) < most;
+    if one == 0 || most > one * u128::from(greatest) || (raised && wide) {
+        (greatest, most)
     } else if raised && least < one * u128::from(USUAL) {
         (USUAL, least)
     } else {
@@ -155,6 +161,19 @@ mod tests {
 
     fn member(reserve: u64, share: u64) -> Member {
         Member { reserve, share }
+    }
+
+    #[test]
+    fn weights_stay_in_a_smaller_range_and_in_their_ratio() {
+        let members = [member(500, 100), member(0, 100), member(0, 50)];
+        let weighed = weights_up_to(1000, 1000, &members);
+        assert!(weighed.iter().all(|weight| (1..=1000).contains(weight)));
+        assert!(
+            (part(weighed[0], &weighed) - 0.5).abs() < 0.01,
+            "{weighed:?}"
+        );
+        let even = weights_up_to(1000, 1000, &[member(999, 100), member(0, 100)]);
+        assert_eq!(even, [1000, 1]);
     }
 
     #[test]

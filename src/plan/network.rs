@@ -7,6 +7,8 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use serde::Deserialize;
+use serde::Serialize;
 use sha2::Digest;
 use sha2::Sha256;
 
@@ -54,13 +56,16 @@ pub struct NetworkPlan {
     pub inward: Rate,
     /// What it may send.
     pub outward: Rate,
-    /// What all of its network together may receive and send, where the administrator has said so.
+    /// What all of its network together may receive and send: where the administrator has said so, or where some of it
+    /// is promised.
     pub capacity: Option<Capacity>,
 }
 
 /// What a network carries in each direction, seen from its workspaces, in bits per second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
+    /// Whether the administrator has said so. Else it is in force only while somebody was promised some of it.
+    pub said: bool,
     /// Towards the workspaces.
     pub in_bps: u64,
     /// From the workspaces.
@@ -263,8 +268,9 @@ fn short(root: &Path, kind: &str, name: &str) -> String {
     digits.collect()
 }
 
-/// Locally administered, for one station.
-fn mac(root: &Path, id: &str) -> [u8; 6] {
+/// The hardware address of a workspace: locally administered, for one station.
+#[must_use]
+pub fn mac(root: &Path, id: &str) -> [u8; 6] {
     let bytes = digest(root, "mac", id);
     [0x02, bytes[1], bytes[2], bytes[3], bytes[4], bytes[5]]
 }

@@ -1,4 +1,4 @@
-//! Programs of eBPF that decide about devices: load, attach to a cgroup, replace in place, find again.
+//! Programs of eBPF that decide about devices and packets: load; attach to a cgroup, replace in place, find again.
 //!
 //! The kernel charges programs to the memory cgroup since Linux 5.11, so no limit of locked memory is raised here,
 //! and having no right to raise one is no failure.
@@ -24,6 +24,8 @@ const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 
+/// `BPF_PROG_TYPE_SCHED_CLS`.
+const TYPE_SCHED_CLS: u32 = 3;
 /// `BPF_PROG_TYPE_CGROUP_DEVICE`.
 const TYPE_CGROUP_DEVICE: u32 = 15;
 /// `BPF_CGROUP_DEVICE`, the place of such a program at a cgroup.
@@ -116,9 +118,22 @@ struct Info {
 ///
 /// `EPERM` without `CAP_BPF` in the first user namespace; `EINVAL` and `EACCES` if the verifier refuses it.
 pub fn load_device_filter(instructions: &[u64], name: Name) -> Result<OwnedFd> {
+    load(TYPE_CGROUP_DEVICE, instructions, name)
+}
+
+/// Loads a program that decides about packets at a link (`tc-bpf(8)`).
+///
+/// # Errors
+///
+/// As [`load_device_filter`].
+pub fn load_packet_filter(instructions: &[u64], name: Name) -> Result<OwnedFd> {
+    load(TYPE_SCHED_CLS, instructions, name)
+}
+
+fn load(kind: u32, instructions: &[u64], name: Name) -> Result<OwnedFd> {
     let license = c"Apache-2.0";
     let attributes = Load {
-        kind: TYPE_CGROUP_DEVICE,
+        kind,
         instruction_count: u32::try_from(instructions.len()).map_err(|_| Errno::TOOBIG)?,
         instructions: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,

@@ -66,6 +66,20 @@ pub enum WorkspaceError {
         /// What is on no disk.
         path: PathBuf,
     },
+    /// Bandwidth of a disk was asked for that nothing can keep.
+    #[error(
+        "io.read.reserve, io.write.reserve: nothing weighs those who share disk {disk} (scheduler {scheduler}): \
+         echo bfq >/sys/block/{name}/queue/scheduler and echo 0 >/sys/block/{name}/queue/iosched/low_latency, \
+         or echo \"{disk} enable=1\" to io.cost.qos of the first cgroup"
+    )]
+    UnweighedDisk {
+        /// Its numbers.
+        disk: String,
+        /// What it is called.
+        name: String,
+        /// What puts its requests in order.
+        scheduler: String,
+    },
     /// What its configuration asks for.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -4,6 +4,7 @@
 //! DATA/workspaces/ID/bundle/config.json  what its document became
 //! DATA/workspaces/ID/stdout, stderr      named pipes that its program writes to
 //! DATA/workspaces/ID/log, log.1, log.2   what it wrote
+//! DATA/workspaces/ID/kept                says that its layer and its output outlive it
 //! ```
 //!
 //! The directory is held by whoever has its `flock(2)` until the state directory of the same name is there; from then
@@ -32,11 +33,46 @@ pub const STDOUT: &str = "stdout";
 /// The pipe that takes standard error.
 pub const STDERR: &str = "stderr";
 
+/// Says that what the workspace wrote outlives it, until it is brought down without that.
+const KEPT: &str = "kept";
+/// What it wrote.
+const WRITTEN: [&str; 5] = [KEPT, "upper", "log", "log.1", "log.2"];
+
 /// The directory of one workspace, held.
 #[derive(Debug)]
 pub struct Estate {
     path: PathBuf,
     held: OwnedFd,
+}
+
+/// Says whether what a workspace wrote outlives it: then it is there for the next of the same name.
+///
+/// # Errors
+///
+/// Fails when that cannot be written down.
+pub fn keep(root: &StateRoot, id: &ContainerId, kept: bool) -> Result<(), StoreError> {
+    let path = place(root, id).join(KEPT);
+    let done = match kept {
+        true => std::fs::write(&path, b""),
+        false => std::fs::remove_file(&path),
+    };
+    match done {
+        // Without files there are none to keep.
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(failed("cannot write", &path)(errno_of(&error)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether files of a workspace are to outlive it.
+#[must_use]
+pub fn is_kept(root: &StateRoot, id: &ContainerId) -> bool {
+    is_marked(&place(root, id))
+}
+
+fn is_marked(path: &Path) -> bool {
+    path.join(KEPT).exists()
 }
 
 /// Where all of them are.
@@ -68,7 +104,7 @@ pub fn names(root: &StateRoot) -> Vec<ContainerId> {
 }
 
 impl Estate {
-    /// Takes the directory of a workspace that is to be made, empty but for the two pipes.
+    /// Takes the directory of a workspace that is to be made, empty but for the two pipes and for what was kept.
     ///
     /// # Errors
     ///
@@ -112,18 +148,21 @@ impl Estate {
             .map_err(|error| failed("cannot write", &path)(errno_of(&error)))
     }
 
-    /// Removes it with all that is in it.
+    /// Removes it with all that is in it, but for what is kept.
     ///
     /// # Errors
     ///
     /// Fails with the first thing that cannot be removed.
     pub fn remove(self) -> Result<(), StoreError> {
         empty(&self.path, &self.held)?;
+        if is_marked(&self.path) {
+            return Ok(());
+        }
         rustix::fs::rmdir(&self.path).map_err(failed("cannot remove", &self.path))
     }
 }
 
-/// Removes what a workspace kept, when nobody holds it any more; gives whether there was anything.
+/// Removes what a workspace had, when nobody holds it any more; gives whether there was anything. What is kept stays.
 ///
 /// # Errors
 ///
@@ -139,13 +178,14 @@ pub fn discard(store: &Store, id: &ContainerId) -> Result<bool, StoreError> {
     }
 }
 
-/// Whether anybody holds what is kept under this name.
+/// Whether nobody holds what is there under this name, and nobody wanted it kept.
 ///
 /// # Errors
 ///
 /// Fails when it cannot be looked at.
 pub fn is_left_over(store: &Store, id: &ContainerId) -> Result<bool, StoreError> {
-    hold(store, id).map(|held| held.is_some())
+    let held = hold(store, id)?;
+    Ok(held.is_some() && !is_kept(store.places(), id))
 }
 
 /// The directory, locked, when neither a command nor a workspace holds it.
@@ -168,7 +208,11 @@ fn hold(store: &Store, id: &ContainerId) -> Result<Option<OwnedFd>, StoreError> 
 fn empty(path: &Path, held: &OwnedFd) -> Result<(), StoreError> {
     let entries =
         std::fs::read_dir(path).map_err(|error| failed("cannot read", path)(errno_of(&error)))?;
+    let kept: &[&str] = if is_marked(path) { &WRITTEN } else { &[] };
     for entry in entries.flatten() {
+        if kept.iter().any(|name| entry.file_name() == *name) {
+            continue;
+        }
         tree::remove(held, &entry.file_name())
             .map_err(|left| failed("cannot remove", &path.join(left.path))(left.source))?;
     }
@@ -211,6 +255,27 @@ mod tests {
         let second = Estate::claim(&store, &id()).unwrap();
         assert!(!second.path().join("bundle").exists());
         assert!(second.path().join(STDOUT).exists());
+    }
+
+    #[test]
+    fn what_was_written_is_kept_for_the_next_until_nobody_wants_it() {
+        let (_home, store) = store();
+        let first = Estate::claim(&store, &id()).unwrap();
+        first.write_bundle(b"{}").unwrap();
+        std::fs::create_dir_all(first.path().join("upper/deep")).unwrap();
+        keep(store.places(), &id(), true).unwrap();
+        drop(first);
+        assert!(discard(&store, &id()).unwrap());
+        assert!(!is_left_over(&store, &id()).unwrap());
+        let second = Estate::claim(&store, &id()).unwrap();
+        assert!(!second.path().join("bundle").exists());
+        assert!(second.path().join("upper/deep").exists());
+        second.remove().unwrap();
+        assert!(place(store.places(), &id()).join("upper/deep").exists());
+        keep(store.places(), &id(), false).unwrap();
+        assert!(discard(&store, &id()).unwrap());
+        assert!(!place(store.places(), &id()).exists());
+        keep(store.places(), &id(), false).unwrap();
     }
 
     #[test]

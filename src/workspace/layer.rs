@@ -1,11 +1,10 @@
-//! The writable layer of a workspace whose root filesystem is shared: made before the workspace, removed after it.
+//! The writable layer of a workspace whose root filesystem is shared: made before the workspace, among its files.
 //!
 //! ```text
 //! DATA/workspaces/ID/upper   takes what is written; has owner and mode of the shared root
 //! DATA/workspaces/ID/work    the kernel's own
 //! ```
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -20,8 +19,7 @@ use rustix::fs::StatxFlags;
 use crate::spec::asked::Layer;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
-use crate::sys::tree;
-use crate::sys::tree::Left;
+use crate::workspace::estate;
 use crate::workspace::root::StateRoot;
 
 /// The directory that takes what is written.
@@ -92,14 +90,6 @@ pub enum LayerError {
         path: PathBuf,
         /// Why it failed.
         source: Errno,
-    },
-    /// A part of it cannot be removed.
-    #[error("the writable layer below {home:?} cannot be removed")]
-    Left {
-        /// Its directory.
-        home: PathBuf,
-        /// Which part, and why.
-        source: Left,
     },
 }
 
@@ -196,11 +186,11 @@ pub fn home(places: &StateRoot, id: &ContainerId) -> PathBuf {
 }
 
 /// Makes the layer of workspace `id` over the directory `lower`; gives the directories for `dev.bulkhead.rootfs.upper`
-/// and `.work`.
+/// and `.work`. One that was kept is used again. What is made goes with the rest of the workspace's files.
 ///
 /// # Errors
 ///
-/// [`LayerError::Taken`] when there is one; nothing new is left after any error.
+/// [`LayerError::Taken`] when there is one that nobody kept.
 pub fn make(
     places: &StateRoot,
     id: &ContainerId,
@@ -217,16 +207,12 @@ pub fn make(
     let opened = open(&home)?;
     let upper = home.join(UPPER);
     match rustix::fs::mkdirat(&opened, UPPER, Mode::RWXU) {
+        Err(Errno::EXIST) if estate::is_kept(places, id) => {}
         Err(Errno::EXIST) => return Err(LayerError::Taken { path: upper }),
         answer => answer.map_err(failed("cannot make", &upper))?,
     }
-    match furnish(&opened, &home, lower) {
-        Ok(()) => Ok((upper, home.join(WORK))),
-        Err(error) => {
-            remove(places, id)?;
-            Err(error)
-        }
-    }
+    furnish(&opened, &home, lower)?;
+    Ok((upper, home.join(WORK)))
 }
 
 /// Makes what belongs beside the upper directory, and gives both the owner of the lower one.
@@ -260,33 +246,6 @@ fn furnish(opened: &OwnedFd, home: &Path, lower: &Path) -> Result<(), LayerError
         .map_err(failed("cannot change the mode of", &home.join(UPPER)))
 }
 
-/// Removes the layer of workspace `id` with all that was written; that there is none is no failure.
-///
-/// # Errors
-///
-/// [`LayerError`] names the part that stays.
-pub fn remove(places: &StateRoot, id: &ContainerId) -> Result<(), LayerError> {
-    let home = home(places, id);
-    let opened = match open(&home) {
-        Err(LayerError::Failed {
-            source: Errno::NOENT,
-            ..
-        }) => return Ok(()),
-        answer => answer?,
-    };
-    for name in [WORK, UPPER] {
-        tree::remove(&opened, OsStr::new(name)).map_err(|source| LayerError::Left {
-            home: home.clone(),
-            source,
-        })?;
-    }
-    match rustix::fs::rmdir(&home) {
-        // What else is kept of the workspace is not this part's.
-        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
-        Err(source) => Err(failed("cannot remove", &home)(source)),
-    }
-}
-
 fn open(path: &Path) -> Result<OwnedFd, LayerError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map_err(failed("cannot open", path))
@@ -310,20 +269,14 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_has_the_mode_of_what_it_lies_over_and_goes_with_what_is_in_it() {
+    fn a_layer_has_the_mode_of_what_it_lies_over() {
         let (temporary, places, id) = places();
         let lower = temporary.path().join("lower");
         std::fs::create_dir(&lower).unwrap();
         std::fs::set_permissions(&lower, std::fs::Permissions::from_mode(0o1751)).unwrap();
-        let (upper, work) = make(&places, &id, &lower).unwrap();
+        let (upper, _) = make(&places, &id, &lower).unwrap();
         let mode = std::fs::metadata(&upper).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o1751);
-        std::fs::create_dir_all(upper.join("a/b")).unwrap();
-        std::fs::create_dir(work.join("work")).unwrap();
-        std::fs::set_permissions(work.join("work"), std::fs::Permissions::from_mode(0o0)).unwrap();
-        remove(&places, &id).unwrap();
-        assert!(!home(&places, &id).exists());
-        remove(&places, &id).unwrap();
     }
 
     #[test]
@@ -334,12 +287,14 @@ mod tests {
         let again = make(&places, &id, temporary.path());
         assert!(matches!(again, Err(LayerError::Taken { .. })), "{again:?}");
         assert!(upper.join("file").exists());
+        estate::keep(&places, &id, true).unwrap();
+        make(&places, &id, temporary.path()).unwrap();
+        assert!(upper.join("file").exists());
     }
 
     #[test]
     fn a_layer_over_nothing_is_not_made() {
         let (temporary, places, id) = places();
         make(&places, &id, &temporary.path().join("nothing")).unwrap_err();
-        assert!(!home(&places, &id).exists());
     }
 }

@@ -76,6 +76,7 @@ pub fn update(
         admission::admit(store, &record)?
     };
     record.weight = limits.cpu_weight().or(record.weight);
+    record.disk_shares = limits.disk_shares(&record.disk_shares);
     if let Some(extent) = &mut record.machine {
         extent.limits = extent.changed(&change.resources)?;
     }

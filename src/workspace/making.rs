@@ -170,7 +170,9 @@ pub(super) fn intent(wish: &Wish, blueprint: &Blueprint) -> Result<Record, Works
     record.poststop.clone_from(&spec.hooks.poststop);
     let class = spec.linux.intel_rdt.as_ref();
     record.rdt = class.map(|asked| crate::plan::rdt::plan(asked, wish.id.as_str()));
-    record.weight = blueprint.cgroup.limits.cpu_weight();
+    let limits = &blueprint.cgroup.limits;
+    record.weight = limits.cpu_weight();
+    record.disk_shares = limits.disk_shares(&record.disk_shares);
     record.agent = Agent::of(spec);
     record.late = Late::of(&blueprint.plan);
     Ok(record)

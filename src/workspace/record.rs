@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::plan::cgroup::Place;
+use crate::plan::cgroup::guarantee::DiskShares;
 use crate::plan::machine::Extent;
 use crate::plan::rdt::RdtPlan;
 use crate::spec::asked::Isolation;
@@ -57,6 +58,9 @@ pub struct Record {
     /// What it weighs for the CPU as long as nobody is promised any; absent is the usual weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u64>,
+    /// Its parts of disks as long as nobody is promised any of them.
+    #[serde(default, skip_serializing_if = "DiskShares::is_empty")]
+    pub disk_shares: DiskShares,
     /// Its class of cache and memory bandwidth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rdt: Option<RdtPlan>,
@@ -121,6 +125,7 @@ impl Record {
             shared_pids: false,
             place: Place::Nowhere,
             weight: None,
+            disk_shares: DiskShares::default(),
             rdt: None,
             agent: None,
             late: Late::default(),

@@ -11,6 +11,7 @@ use std::path::Path;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
+use crate::host::uplink;
 use crate::network;
 use crate::network::Attached;
 use crate::network::NetworkError;
@@ -36,6 +37,8 @@ use crate::workspace::store::Home;
 const DIRECTORY: &str = "network";
 /// The files in it, which go by the same name below `/etc`.
 const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+/// What a network carries where neither the administrator nor the way out says it, in bits per second.
+const USUAL_RATE: u64 = 1_000_000_000;
 /// Where a host whose resolver is a program of its own keeps the real ones.
 const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 
@@ -107,7 +110,9 @@ pub(super) fn plan(
     let name = hostname(&blueprint.spec);
     let name = if name.is_empty() { id } else { name };
     let mut plan = NetworkPlan::of(bridged, id, name, &places.path);
-    plan.capacity = capacity(&places.host, &bridged.bridge)?;
+    let rates = [bridged.inward, bridged.outward];
+    let reserved = rates.iter().any(|rate| rate.reserve_bps.is_some());
+    plan.capacity = capacity(&places.host, &bridged.bridge, reserved)?;
     Ok(Some(plan))
 }
 
@@ -164,13 +169,47 @@ pub fn addresses(root: &StateRoot) -> BTreeMap<String, Vec<IpAddr>> {
     leases.map(|(id, lease)| (id, lease.addresses)).collect()
 }
 
-/// What the administrator says a network carries.
-fn capacity(file: &Path, network: &str) -> Result<Option<Capacity>, WorkspaceError> {
+/// What a network carries: what the administrator says, and where that says nothing and some of it is promised, as much
+/// as goes without saying.
+fn capacity(
+    file: &Path,
+    network: &str,
+    reserved: bool,
+) -> Result<Option<Capacity>, WorkspaceError> {
     let amounts = HostFile::read(file)?.amounts;
     let rate = |resource: fn(String) -> Resource| amounts.get(&resource(network.to_owned()));
-    Ok(rate(Resource::Inward)
-        .zip(rate(Resource::Outward))
-        .map(|(&in_bps, &out_bps)| Capacity { in_bps, out_bps }))
+    let (inward, outward) = (rate(Resource::Inward), rate(Resource::Outward));
+    let said = inward.is_some() || outward.is_some();
+    if !said && !reserved {
+        return Ok(None);
+    }
+    let usual = usual_rate();
+    Ok(Some(Capacity {
+        said,
+        in_bps: inward.copied().unwrap_or(usual),
+        out_bps: outward.copied().unwrap_or(usual),
+    }))
+}
+
+/// What a network carries in each direction where nobody says so: as much as the host's way out, or a gigabit where that
+/// has no speed. More does not leave the host, and within it the processor is the only wire.
+pub(super) fn usual_rate() -> u64 {
+    uplink::speed().unwrap_or(USUAL_RATE)
+}
+
+/// Lets what `host.toml` says by now count for the workspaces that are on networks; gives the networks of which it has
+/// changed.
+///
+/// # Errors
+///
+/// [`WorkspaceError::HostFile`], and all that the kernel refuses.
+pub fn renew(root: &StateRoot) -> Result<Vec<String>, WorkspaceError> {
+    HostFile::read(&root.host)?;
+    let carried = |network: &str, reserved: bool| {
+        let found = capacity(&root.host, network, reserved);
+        found.ok().flatten()
+    };
+    Ok(network::renew(&places(root), &carried)?)
 }
 
 fn hostname(spec: &Spec) -> &str {
@@ -262,15 +301,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_network_carries_is_the_administrators_word() {
+    fn what_a_network_carries_is_the_administrators_word_or_the_usual_where_some_is_promised() {
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("host.toml");
-        assert_eq!(capacity(&file, "lan").unwrap(), None);
-        std::fs::write(&file, "[network.lan]\nin = \"1gbit\"\nout = \"100mbit\"\n").unwrap();
-        let found = capacity(&file, "lan").unwrap().unwrap();
-        assert_eq!((found.in_bps, found.out_bps), (1_000_000_000, 100_000_000));
-        assert_eq!(capacity(&file, "other").unwrap(), None);
+        assert_eq!(capacity(&file, "lan", false).unwrap(), None);
+        let usual = capacity(&file, "lan", true).unwrap().unwrap();
+        assert!(!usual.said);
+        assert_eq!([usual.in_bps, usual.out_bps], [usual_rate(); 2]);
+        std::fs::write(&file, "[network.lan]\nin = \"2gbit\"\nout = \"100mbit\"\n").unwrap();
+        let found = capacity(&file, "lan", false).unwrap().unwrap();
+        assert_eq!((found.in_bps, found.out_bps), (2_000_000_000, 100_000_000));
+        assert!(found.said);
+        assert_eq!(capacity(&file, "other", false).unwrap(), None);
+        std::fs::write(&file, "[network.lan]\nin = \"2gbit\"\n").unwrap();
+        let found = capacity(&file, "lan", false).unwrap().unwrap();
+        assert_eq!(found.out_bps, usual_rate());
         std::fs::write(&file, "network =").unwrap();
-        assert!(capacity(&file, "lan").is_err());
+        assert!(capacity(&file, "lan", false).is_err());
     }
 }

@@ -133,7 +133,7 @@ impl Drop for Scene {
 }
 
 fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(20)
+    Instant::now() + Duration::from_secs(90)
 }
 
 fn exists(path: &Path) -> bool {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 /// How long a command may take before it hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits for a command's end, within bounds.
 #[track_caller]

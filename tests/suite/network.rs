@@ -1,6 +1,8 @@
 //! Workspaces on bridges: who reaches whom, who has which address, what a rate is worth, and that nothing is left.
 
+mod collecting;
 mod faults;
+mod guarding;
 mod leases;
 mod rates;
 mod reach;
@@ -24,6 +26,9 @@ use crate::support::home::Said;
 
 /// Answers everybody who connects to port 5000 with its own name.
 const SERVER: &str = "while true; do hostname | nc -l -p 5000; done";
+
+/// How long an answer may take before it is asked for again, or held to be missing.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A port of the host that no other test publishes.
 fn port() -> u16 {
@@ -107,10 +112,8 @@ fn addresses(home: &Home, name: &str, id: &str) -> Vec<IpAddr> {
 /// What is said at an address, to a program of the host; nothing when nobody answers.
 fn heard(address: IpAddr, port: u16) -> Option<String> {
     let at = SocketAddr::new(address, port);
-    let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(1)).ok()?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .unwrap();
+    let mut stream = TcpStream::connect_timeout(&at, ANSWER).ok()?;
+    stream.set_read_timeout(Some(ANSWER)).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text.trim().to_owned())

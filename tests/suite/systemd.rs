@@ -109,7 +109,7 @@ impl Drop for Scene {
     fn drop(&mut self) {
         self.made.kill().unwrap();
         self.made
-            .wait_empty(Instant::now() + Duration::from_secs(20))
+            .wait_empty(Instant::now() + Duration::from_secs(90))
             .unwrap();
         self.made.remove().unwrap();
         self.shell.wait().unwrap();
@@ -209,7 +209,7 @@ fn a_scope_is_gone_from_systemd_when_it_is_removed() {
     scene.made.kill().unwrap();
     scene
         .made
-        .wait_empty(Instant::now() + Duration::from_secs(20))
+        .wait_empty(Instant::now() + Duration::from_secs(90))
         .unwrap();
     scene.made.remove().unwrap();
     assert_eq!(scene.shown("LoadState"), "not-found");

@@ -3,6 +3,7 @@
 //! This looks into many corners and so is not for the way of every workspace; that is [`Host::look`].
 
 mod cgroup;
+mod disk;
 mod kernel;
 mod machine;
 mod security;
@@ -66,6 +67,7 @@ pub fn survey(host: &Host) -> Vec<Finding> {
     [
         kernel::findings(host),
         cgroup::findings(&host.cgroup, host.kernel),
+        disk::findings(&host.cgroup),
         security::findings(),
         machine::findings(),
         tools::findings(host),

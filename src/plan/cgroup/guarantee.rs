@@ -1,11 +1,14 @@
 //! What is promised by annotations, as writes: the least memory and the weight that the balance begins with.
 //!
 //! The weight that keeps a reservation depends on everybody else, and is written when all are weighed against each
-//! other ([`crate::plan::entitlement`]). Here stands the share alone, and that the controller is needed.
+//! other ([`crate::plan::entitlement`]). Here stands the share alone, and which controllers are needed.
+
+use std::collections::BTreeMap;
 
 use crate::plan::cgroup::CgroupWrite;
 use crate::plan::cgroup::IfAbsent;
 use crate::plan::cgroup::Limits;
+use crate::plan::cgroup::io;
 use crate::plan::entitlement;
 use crate::spec::asked::Guarantee;
 use crate::spec::asked::PREFIX;
@@ -15,6 +18,55 @@ pub const CPU_WEIGHT: &str = "cpu.weight";
 /// The file of the memory that is not taken from a group.
 pub const MEMORY_MIN: &str = "memory.min";
 
+/// The part of a disk that groups have when others want it too, in the unit of `linux.resources.blockIO.weight`: 10 to
+/// 1000, usually 100.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DiskShares {
+    /// Of every disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual: Option<u64>,
+    /// Of some.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub of: BTreeMap<String, u64>,
+}
+
+impl DiskShares {
+    /// The part of one disk.
+    #[must_use]
+    pub fn on(&self, disk: &str) -> u64 {
+        let own = self.of.get(disk).copied();
+        own.or(self.usual).unwrap_or(entitlement::USUAL)
+    }
+
+    /// What was said of one disk alone, as `file` counts.
+    #[must_use]
+    pub fn said_of(&self, disk: &str, file: &str) -> Option<u64> {
+        let said = *self.of.get(disk)?;
+        Some(if file == io::WEIGHT {
+            said
+        } else {
+            io::widened(said)
+        })
+    }
+
+    /// Whether nothing was said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The controllers that a promise needs, and the annotation that asks for it.
+pub(super) fn needs(guarantee: &Guarantee) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let needed = [
+        (guarantee.cpu_milli, "cpu", "cpu.reserve"),
+        (guarantee.read_bps, "io", "io.read.reserve"),
+        (guarantee.write_bps, "io", "io.write.reserve"),
+    ];
+    let needed = needed.into_iter().filter(|(amount, _, _)| *amount > 0);
+    needed.map(|(_, controller, key)| (controller, key))
+}
+
 /// One line that an annotation asks for.
 #[must_use]
 pub fn write(file: &str, value: u64, key: &str) -> CgroupWrite {
@@ -22,6 +74,18 @@ pub fn write(file: &str, value: u64, key: &str) -> CgroupWrite {
         file: file.to_owned(),
         value: value.to_string(),
         field: format!("annotations.{PREFIX}{key}"),
+        if_absent: IfAbsent::Fail,
+    }
+}
+
+/// A line for a disk in a file of weights; none is the usual one.
+#[must_use]
+pub fn disk_write(disk: &str, file: &str, weight: Option<u64>) -> CgroupWrite {
+    let weight = weight.map_or_else(|| "default".to_owned(), |weight| weight.to_string());
+    CgroupWrite {
+        file: file.to_owned(),
+        value: format!("{disk} {weight}"),
+        field: format!("annotations.{PREFIX}io.read.reserve, {PREFIX}io.write.reserve"),
         if_absent: IfAbsent::Fail,
     }
 }

@@ -6,6 +6,9 @@ use crate::plan::cgroup::Limits;
 use crate::spec::resources::BlockIo;
 use crate::spec::resources::ThrottleDevice;
 
+/// The file of weights that the scheduler BFQ has.
+pub(super) const WEIGHT: &str = "io.bfq.weight";
+
 /// Adds what the field asks for.
 pub(super) fn gather(io: &BlockIo, limits: &mut Limits) {
     if let Some(value) = io.weight.filter(|weight| *weight != 0) {
@@ -56,14 +59,19 @@ pub(super) fn gather(io: &BlockIo, limits: &mut Limits) {
 
 /// The BFQ scheduler counts as the OCI does, 1 to 1000; io.weight, which iocost has, goes from 1 to 10000.
 fn weight(device: &str, weight: u16, field: &str) -> CgroupWrite {
-    let wide = 1 + u32::from(weight.saturating_sub(10)) * 9999 / 990;
+    let wide = widened(weight.into());
     CgroupWrite {
         if_absent: IfAbsent::Instead {
             file: "io.weight".to_owned(),
             value: format!("{device}{wide}"),
         },
-        ..CgroupWrite::new("io.bfq.weight", &format!("{device}{weight}"), field)
+        ..CgroupWrite::new(WEIGHT, &format!("{device}{weight}"), field)
     }
+}
+
+/// The same weight in the range of io.weight, as the other runtimes widen it.
+pub(super) fn widened(weight: u64) -> u64 {
+    1 + weight.saturating_sub(10) * 9999 / 990
 }
 
 fn throttle(entries: &[ThrottleDevice], key: &str, list: &str, limits: &mut Limits) {

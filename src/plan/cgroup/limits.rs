@@ -12,10 +12,12 @@ use crate::plan::cgroup::CgroupError;
 use crate::plan::cgroup::cpu;
 use crate::plan::cgroup::device::DeviceFilter;
 use crate::plan::cgroup::guarantee;
+use crate::plan::cgroup::guarantee::DiskShares;
 use crate::plan::cgroup::io;
 use crate::plan::cgroup::memory;
 use crate::plan::cgroup::other;
 use crate::spec::asked::Guarantee;
+use crate::spec::asked::PREFIX;
 use crate::spec::resources::Resources;
 
 /// One line for one file of the cgroup.
@@ -85,6 +87,25 @@ impl Limits {
         let last = written.rfind(|write| write.file == guarantee::CPU_WEIGHT)?;
         last.value.parse().ok()
     }
+
+    /// The parts of disks that are asked for, beside those that were before.
+    #[must_use]
+    pub fn disk_shares(&self, before: &DiskShares) -> DiskShares {
+        let mut shares = before.clone();
+        let written = self.writes.iter();
+        for write in written.filter(|write| write.file == io::WEIGHT) {
+            match write.value.split_once(' ') {
+                None => shares.usual = write.value.parse().ok(),
+                Some((disk, share)) => {
+                    let share = share.parse().ok();
+                    shares
+                        .of
+                        .extend(share.map(|share| (disk.to_owned(), share)));
+                }
+            }
+        }
+        shares
+    }
 }
 
 impl CgroupWrite {
@@ -144,7 +165,9 @@ pub(super) fn first(
         .writes
         .retain(|write| !write.lifts() || is_available(write, host));
     limits.devices = Some(DeviceFilter::new(&resources.devices));
-    finish(limits, host)
+    let mut limits = finish(limits, host)?;
+    provide(guarantee, host, &mut limits)?;
+    Ok(limits)
 }
 
 /// The changes of a workspace that is there.
@@ -183,15 +206,20 @@ pub(super) fn promise(
         let nothing = guarantee::write(guarantee::MEMORY_MIN, 0, "memory.reserve");
         more.writes.push(nothing.or_skip());
     }
-    let cpu = "annotations.dev.bulkhead.cpu.reserve".to_owned();
-    if promised.cpu_milli > 0 && !host.cgroup.controllers.contains("cpu") {
-        return Err(missing_controller(cpu, "cpu", host));
-    }
     let more = finish(more, host)?;
     limits.writes.extend(more.writes);
     limits.controllers.extend(more.controllers);
-    if promised.cpu_milli > 0 {
-        limits.controllers.insert("cpu".to_owned());
+    provide(promised, host, limits)
+}
+
+/// Sees to the controllers of weights that are written when all are weighed.
+fn provide(promised: &Guarantee, host: &Host, limits: &mut Limits) -> Result<(), CgroupError> {
+    for (controller, key) in guarantee::needs(promised) {
+        if !host.cgroup.controllers.contains(controller) {
+            let field = format!("annotations.{PREFIX}{key}");
+            return Err(missing_controller(field, controller, host));
+        }
+        limits.controllers.insert(controller.to_owned());
     }
     Ok(())
 }

@@ -1,20 +1,21 @@
 //! How much there is to promise: what the kernel says, what those who delegated to us left, and `host.toml`.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
 use crate::host::Host;
-use crate::plan::admission::Amounts;
 use crate::plan::admission::Capacity;
 use crate::plan::admission::Resource;
 use crate::spec::list;
 use crate::workspace::host_file::HostFile;
 use crate::workspace::host_file::HostFileError;
 use crate::workspace::root::StateRoot;
+use crate::workspace::wiring;
 
 /// What the host keeps of its CPUs when nobody says: a twentieth.
 const CPU_PART: u64 = 20;
+/// What it keeps of each disk.
+const DISK_PART: u64 = 20;
 /// What it keeps of its memory: a twentieth,
 const MEMORY_PART: u64 = 20;
 /// but so many bytes at least,
@@ -28,9 +29,13 @@ pub(super) fn find(root: &StateRoot, host: &Host) -> Result<Capacity, HostFileEr
     let around = surrounding(host);
     let cpu = cpus(&around);
     let memory = memory(&around);
+    let of_disks = file.amounts.iter().filter(|(of, _)| of.disk().is_some());
     let mut capacity = Capacity {
         total: file.amounts.clone(),
-        host: Amounts::new(),
+        host: of_disks
+            .map(|(of, amount)| (of.clone(), amount / DISK_PART))
+            .collect(),
+        usual_network: Some(wiring::usual_rate()),
         file: root.host.clone(),
     };
     if let Some(cpu) = cpu {
@@ -111,24 +116,6 @@ fn total(meminfo: &str) -> Option<u64> {
 
 fn read(path: &Path) -> Option<String> {
     std::fs::read_to_string(path).ok()
-}
-
-/// The whole disk that a file is on, by its numbers (`8:0`); none for what is on no disk.
-///
-/// Cgroups count and limit whole disks: a partition is looked up in `sysfs`, where it is below its disk.
-pub(super) fn disk_of(path: &Path) -> Option<String> {
-    let device = std::fs::metadata(path).ok()?.dev();
-    let numbers = format!(
-        "{}:{}",
-        rustix::fs::major(device),
-        rustix::fs::minor(device)
-    );
-    let entry = std::fs::canonicalize(Path::new("/sys/dev/block").join(&numbers)).ok()?;
-    if !entry.join("partition").exists() {
-        return Some(numbers);
-    }
-    let whole = read(&entry.parent()?.join("dev"))?;
-    Some(whole.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! Whoever holds the lock of a workspace may wait for this one, never the other way about.
 
 mod capacity;
+mod disk;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -21,6 +22,7 @@ use rustix::fs::OFlags;
 use crate::enclosure::Enclosure;
 use crate::enclosure::EnclosureError;
 use crate::enclosure::pool::Pool;
+use crate::host;
 use crate::host::Host;
 use crate::plan::admission;
 use crate::plan::admission::Amounts;
@@ -102,8 +104,10 @@ pub(super) fn admit(store: &Store, record: &Record) -> Result<Option<Grant>, Wor
     let grant = lock(store)?;
     let mut living = living(store)?;
     living.retain(|one| one.record.id != record.id);
-    let survey = Survey::of(store, &blueprint::look()?, &living)?;
+    let host = blueprint::look()?;
+    let survey = Survey::of(store, &host, &living)?;
     admission::admit(&amounts, &survey.capacity, &survey.holders)?;
+    disk::refuse_unweighed(&amounts, host.cgroup.mount.as_deref())?;
     Ok(Some(grant))
 }
 
@@ -155,12 +159,16 @@ impl Grant {
 
 fn weigh(store: &Store, mut living: Vec<Living>, place: &Place) -> Result<(), WorkspaceError> {
     living.retain(|one| one.record.place.pool().is_some());
-    let capacity = capacity::find(store.places(), &blueprint::look()?)?;
+    let host = blueprint::look()?;
+    let capacity = capacity::find(store.places(), &host)?;
     let mut balance = Balance::weigh(&living, &capacity);
     balance.include(place, 0)?;
     for (one, weight) in living.iter().zip(balance.weights.clone()) {
         balance.try_to(settle(one, weight));
     }
+    let mount = host.cgroup.mount.as_deref();
+    let disks = disk::weigh(&living, &mut balance.pools, &capacity, mount);
+    balance.try_to(disks);
     for (pool, entitled) in std::mem::take(&mut balance.pools).into_values() {
         let settled = settle_pool(pool, entitled, balance.kept, balance.promised);
         balance.try_to(settled);
@@ -228,11 +236,18 @@ impl Balance {
     }
 }
 
+/// The enclosure of one; none where there are no cgroups.
+fn open(one: &Living) -> Result<Option<Enclosure>, WorkspaceError> {
+    match Enclosure::open(&one.record.place) {
+        Err(EnclosureError::NotACgroup { .. }) => Ok(None),
+        answer => Ok(Some(answer?)),
+    }
+}
+
 fn settle(one: &Living, weight: u64) -> Result<(), WorkspaceError> {
     let memory_bytes = promised(&one.asked, &one.record);
-    let mut enclosure = match Enclosure::open(&one.record.place) {
-        Err(EnclosureError::NotACgroup { .. }) => return Ok(()),
-        answer => answer?,
+    let Some(mut enclosure) = open(one)? else {
+        return Ok(());
     };
     enclosure.settle(guarantee::CPU_WEIGHT, weight, "cpu.share")?;
     if memory_bytes > 0 {
@@ -295,7 +310,7 @@ fn wanted(asked: &Asked, record: &Record) -> Result<Amounts, WorkspaceError> {
     }
     let written = asked.layer.as_ref().map(|layer| Path::new(&layer.upper));
     let path = written.unwrap_or(&record.rootfs);
-    let disk = capacity::disk_of(path).ok_or_else(|| WorkspaceError::NoDisk {
+    let disk = host::disk::below(path).ok_or_else(|| WorkspaceError::NoDisk {
         path: path.to_owned(),
     })?;
     Ok(admission::request(asked, Some(&disk)))
@@ -304,10 +319,10 @@ fn wanted(asked: &Asked, record: &Record) -> Result<Amounts, WorkspaceError> {
 /// Waits until nobody else is granted anything.
 fn lock(store: &Store) -> Result<Grant, WorkspaceError> {
     let make = OFlags::CREATE;
-    let opened = match open(store, make) {
+    let opened = match open_lock(store, make) {
         Err(Errno::NOENT) => {
             store.make_root()?;
-            open(store, make)
+            open_lock(store, make)
         }
         answer => answer,
     };
@@ -316,13 +331,13 @@ fn lock(store: &Store) -> Result<Grant, WorkspaceError> {
 
 /// The same, when anything was ever granted here.
 fn lock_if_there(store: &Store) -> Result<Option<Grant>, WorkspaceError> {
-    match open(store, OFlags::empty()) {
+    match open_lock(store, OFlags::empty()) {
         Err(Errno::NOENT) => Ok(None),
         answer => hold(answer.map_err(no_lock)?).map(Some),
     }
 }
 
-fn open(store: &Store, more: OFlags) -> Result<OwnedFd, Errno> {
+fn open_lock(store: &Store, more: OFlags) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | more;
     let path = store.places().shared(LOCK);
     rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)

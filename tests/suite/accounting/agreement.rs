@@ -126,6 +126,63 @@ fn bytes_on_the_network_are_those_that_were_sent() {
     assert!(billed >= received, "{billed} of {received}");
 }
 
+/// Time of all processors in soft interrupts since the start of the machine, in microseconds.
+fn softirq_us() -> u64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap();
+    let line = text.lines().next().unwrap();
+    let ticks: u64 = line.split_whitespace().nth(7).unwrap().parse().unwrap();
+    ticks * 10_000
+}
+
+#[test]
+fn work_on_behalf_of_the_only_one_who_sends_is_most_of_all_such_work() {
+    need!(root, limits, machine);
+    let home = Home::new();
+    let (sink, source) = (home.id(), home.id());
+    let on_net = |script: &str| {
+        Bundle::shell(script).with(|config| {
+            config["annotations"] = json!({"dev.bulkhead.network": "behalf"});
+        })
+    };
+    let drain = on_net("exec sleep 1000");
+    home.start(&drain, &sink);
+    // Busybox sends no packets, so the host's shell is lent for it. To a group of which nobody is a member: nobody
+    // answers that nobody listens.
+    let send = "exec 3>/dev/udp/239.255.0.1/9; dd if=/dev/zero bs=64 count=400000 >&3";
+    let flood = on_net(&format!(
+        "while [ ! -e /go ]; do sleep 0.2; done; /usr/bin/bash -c '{send}'; exec sleep 1000"
+    ));
+    for link in ["lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{link}"), flood.rootfs(link)).unwrap();
+    }
+    std::fs::create_dir(flood.rootfs("usr")).unwrap();
+    let flood = flood.with(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["bind", "ro"]}));
+    });
+    home.start(&flood, &source);
+    let usage = |id: &str| -> Usage {
+        let text = home.bulkhead(["usage", id, "-f", "json"]).ok();
+        serde_json::from_str(&text).unwrap()
+    };
+    let both = || -> u64 {
+        let of = |id: &str| usage(id).cpu.on_behalf.us.unwrap();
+        of(&sink) + of(&source)
+    };
+    let (all, estimated) = (softirq_us(), both());
+    std::fs::write(flood.rootfs("go"), "").unwrap();
+    let sent = || usage(&source).of_links(|link| link.out_packets).unwrap();
+    eventually("a flood", || sent() > 50_000);
+    let (all, estimated) = (softirq_us() - all, both() - estimated);
+    // Timers and the rest of the machine are in the truth too, and what is estimated of each is a part of that.
+    assert!(all > 200_000, "{all} us is too little to compare");
+    let part = estimated * 100 / all;
+    assert!(
+        (60..=105).contains(&part),
+        "{estimated} of {all} us: {part} %"
+    );
+}
+
 #[test]
 fn who_is_killed_for_want_of_memory_is_billed_with_the_reason() {
     need!(root, limits);

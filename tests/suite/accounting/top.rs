@@ -52,7 +52,7 @@ fn read_until(terminal: &mut File, word: &str) -> String {
         tv_sec: 20,
         tv_nsec: 0,
     };
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(90);
     while !String::from_utf8_lossy(&seen).contains(word) {
         let mut watched = [PollFd::new(terminal, PollFlags::IN)];
         let ready = rustix::event::poll(&mut watched, Some(&patience)).unwrap();

@@ -158,7 +158,7 @@ fn readiness_is_passed_on_to_the_service_manager() {
     program.send_to(b"STATUS=working\nREADY=1", theirs).unwrap();
     let mut said = [0; 100];
     manager
-        .set_read_timeout(Some(std::time::Duration::from_secs(10)))
+        .set_read_timeout(Some(std::time::Duration::from_secs(90)))
         .unwrap();
     let length = manager.recv(&mut said).unwrap();
     let expected = format!("READY=1\nMAINPID={}\n", home.pid(&id));

@@ -41,7 +41,7 @@ fn a_hook_that_hangs_is_killed_after_its_timeout_and_nothing_is_left() {
             refused.contains("longer than its timeout of 1 s"),
             "{kind}: {refused}"
         );
-        assert!(begun.elapsed() < Duration::from_secs(20), "{kind}");
+        assert!(begun.elapsed() < Duration::from_secs(90), "{kind}");
         residue::remove(&home, &id);
     }
 }

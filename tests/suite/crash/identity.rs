@@ -118,7 +118,7 @@ impl Foreign {
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(90);
         while std::fs::remove_dir(&self.0).is_err() && std::time::Instant::now() < deadline {
             std::thread::park_timeout(std::time::Duration::from_millis(5));
         }

@@ -1,5 +1,6 @@
 //! What is promised to workspaces: who is granted what, which weights follow, and whether it holds against neighbours.
 
+mod disks;
 mod granting;
 mod shares;
 mod weights;

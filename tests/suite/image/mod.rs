@@ -4,6 +4,7 @@ mod builder;
 mod choosing;
 mod documents;
 mod hostile;
+mod killed;
 mod overlay;
 mod shared;
 mod unpack;

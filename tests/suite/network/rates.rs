@@ -141,11 +141,23 @@ fn limits_hold_within_five_percent_in_both_directions() {
     );
 }
 
+/// Sees to it that there was a flood: what went through is at least half of what was left by the reserve.
+#[track_caller]
+fn flooded(floods: &[Member], bytes: fn(&network::LinkCounters) -> u64) {
+    let counted = floods
+        .iter()
+        .map(|flood| bytes(&network::counters(&flood.plan.link).unwrap()));
+    let all: u64 = counted.sum();
+    // Twenty megabits, half of them, in five seconds.
+    assert!(all > 20_000_000 / 8 / 2 * 5, "{all} bytes are no flood");
+}
+
 #[test]
 fn a_reserve_holds_while_others_flood() {
     need!(root, iperf3);
     let home = Home::new();
     let capacity = Some(Capacity {
+        said: true,
         in_bps: 100_000_000,
         out_bps: 100_000_000,
     });
@@ -160,14 +172,20 @@ fn a_reserve_holds_while_others_flood() {
         .collect();
     let ports = [super::port(), super::port()];
     let _server = server(ports[0]);
-    let host = bridge(&victim).to_string();
+    let host = bridge(&victim);
+    // Somebody must be there who takes the packets, or the senders are told that nobody is.
+    let sink = std::net::UdpSocket::bind((host, ports[1])).unwrap();
     let flooding: Vec<Running> = floods
         .iter()
         .map(|flood| {
-            let mut command = flood.command("sh");
-            let script = format!("exec busybox nc -u {host} {} </dev/zero", ports[1]);
+            let script = format!(
+                "exec 3>/dev/udp/{host}/{}; while :; do dd if=/dev/zero bs=1400 count=100000 >&3; done",
+                ports[1]
+            );
+            let mut command = flood.command("bash");
             command
                 .args(["-c", &script])
+                .process_group(0)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null());
             Running(command.spawn().unwrap())
@@ -175,7 +193,9 @@ fn a_reserve_holds_while_others_flood() {
         .collect();
     let found = measured(&victim, bridge(&victim), ports[0], &[]) / PAYLOAD;
     drop(flooding);
+    drop(sink);
     assert!(found > 57_000_000.0, "{found} bit/s of 60 Mbit/s reserved");
+    flooded(&floods, |counters| counters.out_bytes);
     let all = floods.iter().chain([&victim]);
     for member in all {
         network::detach(&member.plan.id, &places(&home)).unwrap();
@@ -187,11 +207,109 @@ fn a_reserve_holds_while_others_flood() {
 }
 
 #[test]
-fn a_reserve_of_an_unknown_whole_is_refused_with_the_way_out() {
+fn a_reserve_holds_for_what_is_received_too() {
+    need!(root, iperf3);
+    let home = Home::new();
+    let capacity = Some(Capacity {
+        said: true,
+        in_bps: 50_000_000,
+        out_bps: 50_000_000,
+    });
+    let victim = member(
+        &home,
+        rate(Some(30_000_000), None),
+        Rate::default(),
+        capacity,
+    );
+    let floods: Vec<Member> = (0..3)
+        .map(|_| member(&home, Rate::default(), Rate::default(), capacity))
+        .collect();
+    let port = super::port();
+    let _server = server(port);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let found = std::thread::scope(|scope| {
+        for flood in &floods {
+            // Sent without a connection: that nobody listens there is of no interest then.
+            let (stop, target) = (&stop, (flood.address, 9));
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            scope.spawn(move || {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    drop(socket.send_to(&[0; 1400], target));
+                }
+            });
+        }
+        let found = measured(&victim, bridge(&victim), port, &["-R"]) / PAYLOAD;
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        found
+    });
+    assert!(found > 28_500_000.0, "{found} bit/s of 30 Mbit/s reserved");
+    flooded(&floods, |counters| counters.in_bytes);
+    for member in floods.iter().chain([&victim]) {
+        network::detach(&member.plan.id, &places(&home)).unwrap();
+    }
+}
+
+#[test]
+fn a_reserve_needs_nobodys_word_and_no_more_than_the_usual_is_promised() {
     need!(root, cgroup2);
     let home = Home::new();
-    let wanted = bridged("true", "net", &[("network.in.reserve", "10mbit")]);
-    let refused = home.run(&wanted).failed();
-    assert!(refused.contains("network.in.reserve"), "{refused}");
-    assert!(refused.contains("host.toml"), "{refused}");
+    home.run(&bridged("true", "net", &[("network.in.reserve", "10mbit")]))
+        .ok();
+    let much = bridged("true", "net", &[("network.out.reserve", "900gbit")]);
+    let refused = home.run(&much).failed();
+    assert!(
+        refused.contains("network.out.reserve: 900gbit asked, "),
+        "{refused}"
+    );
+    assert!(refused.contains("nobody holds any"), "{refused}");
+}
+
+/// The classes of a queue, in the words of `tc`.
+fn classes(home: &Home) -> String {
+    let queue = bulkhead::plan::network::Names::of(&home.root(), "net").towards;
+    let output = Command::new("tc")
+        .args(["class", "show", "dev", &queue])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn what_a_network_carries_counts_for_those_who_are_there_when_it_changes() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let plain = super::start(&home, "sleep 1000", "net", &[]);
+    assert_eq!(classes(&home), "", "nobody was promised anything");
+    let asked = [("network.in.reserve", "10mbit")];
+    let first = super::start(&home, "sleep 1000", "net", &asked);
+    // One for each, one for the whole and one for what is nobody's.
+    let shaped = classes(&home);
+    assert_eq!(shaped.lines().count(), 4, "{shaped}");
+    assert!(shaped.contains("rate 10Mbit"), "{shaped}");
+    std::fs::write(
+        home.root().join("@host.toml"),
+        "[network.net]\nin = \"77mbit\"\nout = \"55mbit\"\n",
+    )
+    .unwrap();
+    let done = home.bulkhead(["gc"]).ok();
+    assert_eq!(done, "renewed: the rates of network net\n");
+    let shaped = classes(&home);
+    assert_eq!(shaped.matches("ceil 77Mbit").count(), 4, "{shaped}");
+    assert_eq!(home.bulkhead(["gc"]).ok(), "");
+    std::fs::remove_file(home.root().join("@host.toml")).unwrap();
+    home.bulkhead(["gc"]).ok();
+    super::inside(
+        &home,
+        &plain,
+        "ping -c 1 -W 5 $(ip route | grep default | cut -d' ' -f3)",
+    )
+    .ok();
+    home.bulkhead(["delete", "--force", &*first]).ok();
+    assert_eq!(classes(&home), "", "nobody is promised anything any more");
+    super::inside(
+        &home,
+        &plain,
+        "ping -c 1 -W 5 $(ip route | grep default | cut -d' ' -f3)",
+    )
+    .ok();
 }

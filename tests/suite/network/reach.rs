@@ -239,3 +239,55 @@ fn without_nft_there_is_a_warning_and_ports_are_refused_with_the_way_out() {
     assert!(refused.contains("install nftables"), "{refused}");
     assert!(!home.root().join("@networks").exists());
 }
+
+#[test]
+fn a_published_port_of_udp_is_reached() {
+    need!(root, cgroup2, nft);
+    let home = Home::new();
+    let port = port();
+    let publish = format!("{port}:5000/udp");
+    // Busybox has no server for packets: one of this test is put into the workspace's network.
+    let server = start(&home, "sleep 1000", "net", &[("network.publish", &publish)]);
+    let path = format!("/proc/{}/ns/net", home.pid(&server));
+    let inner = std::fs::File::open(path).unwrap();
+    let socket = std::thread::spawn(move || {
+        let kind = rustix::thread::LinkNameSpaceType::Network;
+        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&inner), Some(kind))
+            .unwrap();
+        std::net::UdpSocket::bind("0.0.0.0:5000").unwrap()
+    });
+    let socket = socket.join().unwrap();
+    let four = addresses(&home, "net", &server)[0];
+    let patience = Some(std::time::Duration::from_secs(30));
+    for host in [Ipv4Addr::LOCALHOST.into(), gateway(&home, "net", four)] {
+        let client = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let mut space = [0; 64];
+        client.set_read_timeout(patience).unwrap();
+        socket.set_read_timeout(patience).unwrap();
+        client.send_to(b"who", (host, port)).unwrap();
+        let (length, asker) = socket.recv_from(&mut space).unwrap();
+        assert_eq!(&space[..length], b"who");
+        socket.send_to(b"me", asker).unwrap();
+        let (length, answerer) = client.recv_from(&mut space).unwrap();
+        assert_eq!(&space[..length], b"me");
+        assert_eq!(answerer, (host, port).into());
+    }
+}
+
+#[test]
+fn a_published_port_is_reached_by_ipv6() {
+    need!(root, cgroup2, nft);
+    let home = Home::new();
+    let port = port();
+    let publish = format!("{port}:5000");
+    let server = start(&home, SERVER, "net", &[("network.publish", &publish)]);
+    let neighbour = start(&home, "sleep 1000", "net", &[]);
+    let all = addresses(&home, "net", &server);
+    let six = all.into_iter().find(IpAddr::is_ipv6).unwrap();
+    let host = gateway(&home, "net", six);
+    eventually("an answer at the host's port", || {
+        heard(host, port).as_deref() == Some(&*server)
+    });
+    let answer = inside(&home, &neighbour, &asking(host, port)).ok();
+    assert_eq!(answer.trim(), &*server);
+}

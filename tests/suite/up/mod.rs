@@ -3,7 +3,9 @@
 mod attached;
 mod crash;
 mod detached;
+mod elsewhere;
 mod group;
+mod kept;
 mod lease;
 mod output;
 mod reset;

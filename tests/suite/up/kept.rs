@@ -1,0 +1,66 @@
+//! Files that outlive their workspace.
+
+use super::Document;
+use crate::need;
+use crate::support::home::Home;
+use crate::support::home::eventually;
+use crate::support::residue;
+
+const SCRIPT: &str = "echo run; test -e /mark && echo seen; touch /mark; exec sleep 1000";
+
+fn logs(document: &Document, home: &Home) -> String {
+    home.bulkhead(["logs", &document.id]).ok()
+}
+
+#[test]
+fn the_next_goes_on_with_files_that_were_kept() {
+    need!(root);
+    let home = Home::new();
+    let document = Document::new(&home, SCRIPT, "");
+    document.up(&home);
+    let mark = document.estate(&home).join("upper/mark");
+    eventually("the mark", || mark.exists());
+    let down = ["down", "--time", "0", "--keep-files", &document.id];
+    home.bulkhead(down).ok();
+    eventually("the end", || residue::of(&home, &document.id).is_empty());
+    assert_eq!(home.bulkhead(["gc"]).ok(), "");
+    assert!(mark.exists());
+    document.up(&home);
+    eventually("the second run", || {
+        logs(&document, &home).ends_with("seen\n")
+    });
+    assert!(logs(&document, &home).starts_with("run\nrun\n"));
+    document.down(&home);
+}
+
+#[test]
+fn kept_files_without_a_workspace_go_with_a_plain_down() {
+    need!(root);
+    let home = Home::new();
+    let document = Document::sleeper(&home, "");
+    document.up(&home);
+    home.bulkhead(["down", "--time", "0", "--keep-files", &document.id])
+        .ok();
+    assert!(document.estate(&home).join("upper").exists());
+    home.bulkhead(["down", "--keep-files", &document.id])
+        .failed();
+    document.down(&home);
+}
+
+#[test]
+fn a_failed_up_does_not_cost_files_that_were_kept() {
+    need!(root);
+    let home = Home::new();
+    let document = Document::new(&home, SCRIPT, "");
+    document.up(&home);
+    let mark = document.estate(&home).join("upper/mark");
+    eventually("the mark", || mark.exists());
+    home.bulkhead(["down", "--time", "0", "--keep-files", &document.id])
+        .ok();
+    let text = std::fs::read_to_string(document.file()).unwrap();
+    std::fs::write(document.file(), text.replace("/bin/sh", "/bin/none")).unwrap();
+    let file = document.file();
+    home.bulkhead(["up", "-d", file.to_str().unwrap()]).failed();
+    assert!(mark.exists());
+    document.down(&home);
+}
