@@ -50,6 +50,8 @@ const REST: u16 = 2;
 const CLASSES: u16 = 0x100;
 /// The rate of those who reserve nothing; what they get beyond is borrowed.
 const LEAST_BPS: u64 = 64_000;
+/// What a class that borrows may send in its turn, in bytes: as much as any other, whatever it reserves.
+const QUANTUM: u32 = 65_536;
 /// The largest packet that the kernel hands from one interface to another, in bytes.
 const LARGEST: u64 = 65_536;
 /// `ETH_P_ALL`, in the order of the wire.
@@ -347,8 +349,7 @@ impl Class {
             bytes.extend([0, 1, 0, 0, 0, 0, 0, 0]);
             bytes.extend(u32::try_from(rate).unwrap_or(u32::MAX).to_ne_bytes());
         }
-        let quantum = u32::try_from((rate / 100).clamp(1600, 200_000)).unwrap_or(1600);
-        for number in [burst_ticks(rate), burst_ticks(ceiling), quantum, 0, 0] {
+        for number in [burst_ticks(rate), burst_ticks(ceiling), QUANTUM, 0, 0] {
             bytes.extend(number.to_ne_bytes());
         }
         let wide = [(RATE64, rate), (CEIL64, ceiling)];

@@ -121,16 +121,23 @@ impl Spec {
                     &["rbind", "nosuid", "noexec", "nodev", "ro"],
                 ));
             }
-            mount.options.retain(|option| !option.starts_with("gid="));
         }
         spec.linux
             .namespaces
             .retain(|one| one.kind != NamespaceKind::Network);
-        spec.linux.namespaces.push(namespace(NamespaceKind::User));
-        spec.linux.uid_mappings = vec![alone(uid)];
-        spec.linux.gid_mappings = vec![alone(gid)];
+        spec.be_of(uid, gid);
         spec.linux.resources = None;
         spec
+    }
+
+    /// Makes root inside of a user without the rights of root, beside whom there is nobody.
+    pub fn be_of(&mut self, uid: u32, gid: u32) {
+        for mount in &mut self.mounts {
+            mount.options.retain(|option| !option.starts_with("gid="));
+        }
+        self.linux.namespaces.push(namespace(NamespaceKind::User));
+        self.linux.uid_mappings = vec![alone(uid)];
+        self.linux.gid_mappings = vec![alone(gid)];
     }
 }
 

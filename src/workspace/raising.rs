@@ -90,9 +90,19 @@ fn arrangement(timed: bool) -> Arrangement {
     }
 }
 
-/// Lowers the limit of open files that documents have by default to what this process may set: without
-/// `CAP_SYS_RESOURCE` no more than its own.
+/// Fits what a document became to what this process may do. The limit of open files that documents have by default is
+/// without `CAP_SYS_RESOURCE` no more than its own. A user who is not root is root inside; the cgroup is beside the
+/// user's own, or none when nothing is asked of one.
 pub fn fit_to_caller(spec: &mut Spec) {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !uid.is_root() {
+        spec.be_of(uid.as_raw(), gid.as_raw());
+        spec.linux.cgroups_path.clear();
+        if let Some(resources) = &mut spec.linux.resources {
+            // Nobody can make a device there that a filter would have to keep from being used.
+            resources.devices.clear();
+        }
+    }
     let free = caps::has_cap(
         None,
         caps::CapSet::Effective,

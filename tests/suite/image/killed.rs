@@ -33,7 +33,7 @@ fn what_a_killed_unpack_left_is_removed_and_never_used() {
     let layout = Layout::packed(&[many()], Packing::Gzip);
     let file = home.beside("document.toml");
     let text = format!(
-        "name = \"killed\"\nrootfs = \"{}\"\ncommand = [\"/bin/true\"]\n",
+        "name = \"killed\"\nrootfs = \"{}\"\ncommand = [\"/bin/true\"]\nuser = \"0:0\"\n",
         layout.path().display()
     );
     fs::write(&file, text).unwrap();
@@ -43,8 +43,9 @@ fn what_a_killed_unpack_left_is_removed_and_never_used() {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
-    home.bulkhead([std::ffi::OsStr::new("check"), file.as_os_str()])
+    home.bulkhead([std::ffi::OsStr::new("compile"), file.as_os_str()])
         .ok();
+    fs::remove_dir_all(home.root().join("@data/images")).unwrap();
     let begun = std::time::Instant::now();
     assert!(compile().status().unwrap().success());
     let whole = begun.elapsed();
