@@ -19,10 +19,14 @@ use virtiofsd::filesystem::SetattrValid;
 use virtiofsd::filesystem::SetxattrFlags;
 use virtiofsd::filesystem::ZeroCopyReader;
 use virtiofsd::filesystem::ZeroCopyWriter;
+use virtiofsd::fuse::ATTR_SUBMOUNT;
 use virtiofsd::fuse::Attr;
 use virtiofsd::fuse::FsOptions;
+use virtiofsd::fuse::ROOT_ID;
 use virtiofsd::fuse::SetattrIn;
 use virtiofsd::passthrough::PassthroughFs;
+
+use crate::plan::share;
 
 type Inode = <PassthroughFs as FileSystem>::Inode;
 type Handle = <PassthroughFs as FileSystem>::Handle;
@@ -76,8 +80,18 @@ impl FileSystem for Named {
         self.0.destroy();
     }
 
+    /// The guest's kernel makes a mount of its own of each share, so that the numbers of files in two of them are not
+    /// mixed up; but not of the root, because it keeps access lists only in what it was told to mount.
+    fn lookup(&self, context: Context, parent: Inode, name: &CStr) -> io::Result<Entry> {
+        single(name)?;
+        let mut entry = self.0.lookup(context, parent, name)?;
+        if parent == ROOT_ID && name.to_bytes() == share::ROOT.as_bytes() {
+            entry.attr.flags &= !ATTR_SUBMOUNT;
+        }
+        Ok(entry)
+    }
+
     checked! {
-        fn lookup[name](parent: Inode, name: &CStr) -> Entry;
         fn symlink[name](
             target: &CStr, parent: Inode, name: &CStr, extensions: Extensions
         ) -> Entry;
