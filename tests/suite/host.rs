@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::need;
 use crate::support::home::Home;
 
 fn document() -> Value {
@@ -42,4 +43,26 @@ fn the_table_says_the_same_under_headings() {
 fn another_format_is_refused() {
     let refused = Home::new().bulkhead(["host", "--format", "yaml"]).failed();
     assert!(refused.contains("invalid format option: yaml"), "{refused}");
+}
+
+#[test]
+fn kvm_is_named_and_is_usable_or_has_a_way_out() {
+    let document = document();
+    let findings = document["findings"].as_array().unwrap();
+    let kvm = findings.iter().find(|finding| finding["name"] == "KVM");
+    let kvm = kvm.unwrap();
+    let found = kvm["found"].as_str().unwrap();
+    let names = ["VT-x", "SVM", "PVM", "neither VT-x nor SVM", "no "];
+    assert!(names.iter().any(|name| found.starts_with(name)), "{found}");
+    assert_eq!(kvm["usable"] == true, kvm["remedy"].is_null());
+}
+
+#[test]
+fn a_guest_runs_in_the_test_machine_and_not_where_guests_must_be_made_for_it() {
+    need!(kvm);
+    let document = document();
+    let findings = document["findings"].as_array().unwrap();
+    let kvm = findings.iter().find(|finding| finding["name"] == "KVM");
+    let in_software = std::path::Path::new("/sys/module/kvm_pvm").exists();
+    assert_eq!(kvm.unwrap()["usable"], !in_software, "{kvm:?}");
 }

@@ -88,7 +88,8 @@ impl Machines {
         let found = match kind {
             Kind::Vmx => "VT-x",
             Kind::Svm => "SVM",
-            Kind::Pvm | Kind::Other | Kind::None => "of an unknown kind; a guest runs",
+            Kind::Pvm => "PVM; a guest runs all the same",
+            Kind::Other | Kind::None => "neither VT-x nor SVM; a guest runs all the same",
         };
         Self {
             kind,

@@ -1,7 +1,8 @@
 //! A guest of a few instructions: does it get through what the first moments of any kernel are made of?
 //!
-//! It counts ten thousand instructions in the mode of a kernel, goes to the mode of a program, and comes back by
-//! `SYSCALL`. That last step is where KVM in software loses the guests of others.
+//! It counts ten thousand instructions in the mode of a kernel, goes to the mode of a program, and is called from there
+//! twice by `SYSCALL`. Under PVM it does not get back from the first: there the instructions around a system call are
+//! others.
 
 use std::fmt;
 use std::sync::mpsc;
@@ -79,16 +80,21 @@ const KERNEL: &[u8] = &[
     0x41, 0xbb, 2, 0, 0, 0, // mov r11d, 2
     0x48, 0x0f, 0x07, // sysretq
 ];
-/// One system call.
+/// Two system calls; what is in between is where a kernel in software is lost.
 const CALLER: &[u8] = &[
-    0xb8, 0x34, 0x12, 0, 0, // mov eax, 0x1234
+    0xb8, 1, 0, 0, 0, // mov eax, 1
+    0x0f, 0x05, // syscall
+    0xb8, 2, 0, 0, 0, // mov eax, 2
     0x0f, 0x05, // syscall
 ];
-/// Came from the program, with what it had in its registers? Then well.
+/// Enters and leaves as a kernel does; goes back from the first call, and says that all is well at the second.
 const CALLED: &[u8] = &[
-    0x3d, 0x34, 0x12, 0, 0, // cmp eax, 0x1234
-    0x75, 0x0d, // jne to the end
-    0x48, 0x81, 0xf9, 0x07, 0x60, 0, 0, // cmp rcx, behind the syscall
+    0x0f, 0x01, 0xf8, // swapgs
+    0x0f, 0x01, 0xf8, // swapgs
+    0x83, 0xf8, 0x01, // cmp eax, 1
+    0x75, 0x03, // jne behind the next
+    0x48, 0x0f, 0x07, // sysretq
+    0x83, 0xf8, 0x02, // cmp eax, 2
     0x75, 0x04, // jne to the end
     0xb0, WELL, // mov al, WELL
     0xe6, 0x10, // out PORT, al

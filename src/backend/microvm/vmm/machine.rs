@@ -203,27 +203,19 @@ impl Machine {
         register_signal_handler(KICK, called_out)
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))
             .map_err(MachineError::process("a signal to stop processors with"))?;
-        let enter = Arc::new(enter);
-        let gate = Arc::new(Barrier::new(self.vcpus.len() + 1));
-        let failed = Arc::new(Mutex::new(None));
+        let post = Post {
+            around: self.around.clone(),
+            enter: Arc::new(enter),
+            gate: Arc::new(Barrier::new(self.vcpus.len() + 1)),
+            failed: Arc::default(),
+        };
         let mut threads = Vec::new();
         for (id, vcpu) in (0u32..).zip(self.vcpus) {
             let kick = vcpu.kick();
-            let (around, enter, gate) = (self.around.clone(), enter.clone(), gate.clone());
-            let failed = failed.clone();
+            let post = post.clone();
             let thread = thread::Builder::new()
                 .name(format!("vcpu{id}"))
-                .spawn(move || {
-                    let entered = enter(id);
-                    let fine = entered.is_ok();
-                    if let (Err(error), Ok(mut failed)) = (entered, failed.lock()) {
-                        failed.get_or_insert(error);
-                    }
-                    gate.wait();
-                    if fine {
-                        vcpu::run(vcpu, &around);
-                    }
-                })
+                .spawn(move || post.serve(id, vcpu))
                 .map_err(MachineError::process("a thread for a processor"))?;
             threads.push((kick, thread));
         }
@@ -232,11 +224,35 @@ impl Machine {
             threads,
             power: self.around.power.clone(),
             words: self.words,
-            gate,
-            failed,
+            gate: post.gate,
+            failed: post.failed,
             _counters: self.counters,
             _vm: self.vm,
         })
+    }
+}
+
+/// What the thread of a processor needs.
+#[derive(Clone)]
+struct Post {
+    around: Arc<Surroundings>,
+    enter: Arc<dyn Fn(u32) -> io::Result<()> + Send + Sync>,
+    gate: Arc<Barrier>,
+    failed: Arc<Mutex<Option<io::Error>>>,
+}
+
+impl Post {
+    /// The life of the thread: it waits for the others whether it could be confined or not.
+    fn serve(&self, id: u32, vcpu: Vcpu) {
+        let entered = (self.enter)(id);
+        let fine = entered.is_ok();
+        if let (Err(error), Ok(mut failed)) = (entered, self.failed.lock()) {
+            failed.get_or_insert(error);
+        }
+        self.gate.wait();
+        if fine {
+            vcpu::run(vcpu, &self.around);
+        }
     }
 }
 

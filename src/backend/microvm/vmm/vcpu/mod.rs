@@ -123,6 +123,10 @@ pub(super) fn run(mut vcpu: Vcpu, around: &Surroundings) {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what a later kernel may say is the end of the machine too"
+)]
 /// Answers an exit; gives the machine's end, if it was that.
 fn answer(exit: VcpuExit<'_>, around: &Surroundings) -> Option<Ending> {
     let fault = |what: String| Some(Ending::Fault { what });

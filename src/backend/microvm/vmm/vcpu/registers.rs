@@ -206,7 +206,7 @@ pub(super) fn local_apic(vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
     for (register, mode) in [(LINE_0, EXTERNAL), (LINE_1, NON_MASKABLE)] {
         // The mode stands in bits 8 to 10.
         if let Some(byte) = apic.regs.get_mut(register + 1) {
-            *byte = byte.cast_unsigned() as i8 & !0x7 | mode.cast_signed();
+            *byte = ((byte.cast_unsigned() & !0x7) | mode).cast_signed();
         }
     }
     vcpu.set_lapic(&apic)

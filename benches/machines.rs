@@ -1,0 +1,105 @@
+//! Measures the process of a machine by itself: from its start to its guest's first word, and its memory beside the
+//! guest's.
+//!
+//! The guest is a handful of instructions, so that what is measured is ours: reading the document, opening KVM, memory,
+//! processors, tables, the jail.
+
+#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
+
+#[path = "../tests/suite/vmm/guest.rs"]
+#[expect(dead_code, reason = "the tests have guests that do more")]
+mod guest;
+
+use std::error::Error;
+use std::io::Read;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use guest::Guest;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Rounds that are not counted, first.
+const WARM_UP: usize = 5;
+
+fn main() -> Outcome<()> {
+    let mut words = std::env::args().skip(1);
+    let rounds = match words.next().as_deref() {
+        Some("--runs") => words.next().ok_or("--runs N")?.parse()?,
+        _ => 100,
+    };
+    let program = std::env::var_os("BULKHEAD").ok_or("BULKHEAD names the binary")?;
+    let home = tempfile::tempdir()?;
+    let document = document(home.path())?;
+    let mut times = Vec::new();
+    let mut memory = Vec::new();
+    for round in 0..WARM_UP + rounds {
+        let (time, size) = measure(Path::new(&program), &document)?;
+        if round >= WARM_UP {
+            times.push(time);
+            memory.push(size);
+        }
+    }
+    times.sort();
+    memory.sort_unstable();
+    let worst = times.get(rounds * 95 / 100).ok_or("no rounds")?;
+    let median = times.get(rounds / 2).ok_or("no rounds")?;
+    println!("start to the guest's first word: median {median:.2?}, 95 of 100 below {worst:.2?}");
+    let size = memory.get(rounds / 2).ok_or("no rounds")?;
+    println!("memory beside the guest's (PSS): median {size} KiB");
+    Ok(())
+}
+
+fn document(home: &Path) -> Outcome<std::path::PathBuf> {
+    let kernel = home.join("kernel");
+    std::fs::write(&kernel, Guest::new().says("x").stands().pvh())?;
+    let config = serde_json::json!({
+        "vcpus": 1,
+        "memory": 128 << 20,
+        "kernel": {"path": kernel},
+        "serial": {"to": {"fd": 1}},
+        "rng": true,
+        "balloon": {},
+    });
+    let path = home.join("config");
+    std::fs::write(&path, config.to_string())?;
+    Ok(path)
+}
+
+/// How long one took until its guest spoke, and the KiB that are its own then.
+fn measure(program: &Path, document: &Path) -> Outcome<(Duration, u64)> {
+    let began = Instant::now();
+    let mut child = Command::new(program)
+        .args(["@vmm", "--config"])
+        .arg(document)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut word = [0];
+    let heard = child.stdout.take().map(|mut out| out.read_exact(&mut word));
+    let time = began.elapsed();
+    let size = size(&child);
+    child.kill()?;
+    child.wait()?;
+    heard.ok_or("no output")??;
+    Ok((time, size?))
+}
+
+/// The share of its memory that is its own, without what is shared, which is the guest's.
+fn size(child: &Child) -> Outcome<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", child.id()))?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let word = line.and_then(|line| line.split_whitespace().next());
+        word.and_then(|word| word.parse::<u64>().ok())
+    };
+    let (anonymous, file) = (field("Pss_Anon:"), field("Pss_File:"));
+    Ok(anonymous
+        .zip(file)
+        .map(|(one, other)| one + other)
+        .ok_or("no PSS")?)
+}
