@@ -48,7 +48,10 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     for write in &blueprint.cgroup.limits.writes {
         text += &format!("cgroup: {write}\n");
     }
-    text += &blueprint.plan.to_string();
+    text += &match &blueprint.machine {
+        Some(machine) => machine.plan.to_string(),
+        None => blueprint.plan.to_string(),
+    };
     table::print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -299,7 +299,7 @@ fn named(name: &str) -> LinkMessage {
 }
 
 /// A message that brings an interface up.
-fn raised(index: u32) -> LinkMessage {
+pub(super) fn raised(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.header.flags = LinkFlags::Up;

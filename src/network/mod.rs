@@ -12,6 +12,7 @@ mod link;
 mod port;
 mod shape;
 mod switch;
+pub mod tap;
 mod wire;
 
 use std::net::IpAddr;

@@ -428,7 +428,7 @@ pub(super) fn hooks(index: u32) -> TcMessage {
 }
 
 /// Leads all that passes a hook to a queue.
-fn redirect(index: u32, hook: TcHandle, queue: u32) -> TcMessage {
+pub(super) fn redirect(index: u32, hook: TcHandle, queue: u32) -> TcMessage {
     let mut mirror = TcMirror::default();
     mirror.generic.action = TcActionType::Stolen;
     mirror.ifindex = queue;

@@ -4,6 +4,8 @@
 //! a machine is given as the same mount in that of its file server: read-only, id-mapped, with or without the mounts
 //! below it.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde::Serialize;
 
@@ -33,4 +35,24 @@ pub enum Source {
     Tree(Box<Bind>),
     /// Two layers.
     Layers(Box<Overlay>),
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.name)?;
+        match &self.source {
+            Source::Layers(layers) => write!(f, "{layers}"),
+            Source::Tree(tree) => {
+                let below = if tree.recursive { " and all below" } else { "" };
+                write!(f, "{}{below}", tree.source.display())?;
+                let read_only = (tree.attributes.set | tree.attributes.set_below) & 1 != 0;
+                let words = [
+                    (read_only, ", read-only"),
+                    (tree.idmap.is_some(), ", owners mapped"),
+                ];
+                let said = words.into_iter().filter(|(said, _)| *said);
+                said.map(|(_, word)| f.write_str(word)).collect()
+            }
+        }
+    }
 }

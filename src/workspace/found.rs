@@ -7,6 +7,7 @@ use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
 
+use crate::backend::microvm;
 use crate::enclosure::Enclosure;
 use crate::host::Kernel;
 use crate::spec::id::ContainerId;
@@ -31,6 +32,9 @@ use crate::workspace::store::StoreError;
 
 /// The number of `SIGKILL`.
 const KILL: i32 = 9;
+
+/// The annotation that says why a machine ended before its program did.
+const LOST: &str = "dev.bulkhead.machine.ended";
 
 /// The first kernel whose pidfds tell how a process ended after its parent has collected it.
 const PIDFDS_TELL: Kernel = Kernel {
@@ -124,7 +128,19 @@ impl Workspace {
     ///
     /// As [`Workspace::status`].
     pub fn document(&self) -> Result<Document, WorkspaceError> {
-        Ok(Document::new(&self.record, self.status()?))
+        let status = self.status()?;
+        let mut document = Document::new(&self.record, status);
+        if let Some(why) = self.lost_machine().filter(|_| status == Status::Stopped) {
+            document.annotations.insert(LOST.to_owned(), why);
+        }
+        Ok(document)
+    }
+
+    /// Why its machine ended before its program did, when it did.
+    fn lost_machine(&self) -> Option<String> {
+        self.record.machine?;
+        let why = self.home.read(microvm::ENDED).ok().flatten()?;
+        Some(String::from_utf8_lossy(&why).into_owned())
     }
 
     /// The user who made it.

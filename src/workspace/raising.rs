@@ -238,6 +238,7 @@ impl Workspace {
             store::INIT,
             store::START,
             microvm::SOCKET,
+            microvm::ENDED,
         ] {
             self.home.forget(name)?;
         }

@@ -26,6 +26,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "plan",
             "init",
+            "network::NetworkError",
+            "network::tap",
             "enclosure",
             "agent::wire",
             "agent::client",

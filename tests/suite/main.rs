@@ -28,6 +28,7 @@ mod host;
 mod hot_mounts;
 mod image;
 mod lifecycle;
+mod machine;
 mod network;
 mod plan;
 mod remount;

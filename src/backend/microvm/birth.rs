@@ -52,6 +52,11 @@ pub(super) fn create(
         )
     });
     let joined = joined.transpose()?;
+    if joined.as_ref().is_some_and(is_own) {
+        // Everything that arrives there would be led into the machine.
+        let words = "linux.namespaces[].path: is the network of this program itself; a microVM needs one of its own";
+        return Err(BackendError::Machine(words.to_owned()));
+    }
     let (here, there) =
         socket::pair().map_err(BackendError::kernel("make a channel to the process"))?;
     let listener = socket::listen_stream(wall.home, SOCKET)
@@ -107,6 +112,13 @@ pub(super) fn create(
         process: born.pidfd,
         channel: here,
     })
+}
+
+/// Whether a namespace is the one that this process is in.
+fn is_own(namespace: &OwnedFd) -> bool {
+    let own = rustix::fs::stat("/proc/self/ns/net");
+    let one = rustix::fs::fstat(namespace);
+    matches!((own, one), (Ok(own), Ok(one)) if (own.st_dev, own.st_ino) == (one.st_dev, one.st_ino))
 }
 
 /// Attends to the process until the program in its guest waits for its start.

@@ -1,7 +1,5 @@
 //! Tells the one who ordered a machine how it goes, in the words in which a container's first process does.
 
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
 use crate::backend::BackendError;

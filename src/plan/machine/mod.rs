@@ -8,6 +8,7 @@ mod foreign;
 mod share;
 mod size;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -71,6 +72,35 @@ pub struct MachinePlan {
     pub resources: Resources,
     /// What has no effect, a sentence each.
     pub remarks: Vec<String>,
+}
+
+impl fmt::Display for MachinePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "machine: {} processors, {} MiB of memory",
+            self.size.vcpus,
+            self.size.memory_bytes >> 20
+        )?;
+        match &self.kernel.path {
+            Some(path) => writeln!(f, "machine: boots {}", path.display())?,
+            None => writeln!(f, "machine: boots the usual kernel of this host")?,
+        }
+        match &self.network {
+            Some(path) => writeln!(f, "machine: takes on the interfaces of {}", path.display())?,
+            None => writeln!(
+                f,
+                "machine: takes on the interfaces of a new network namespace"
+            )?,
+        }
+        for share in &self.shares {
+            writeln!(f, "share {share}")?;
+        }
+        if self.sealed_root {
+            writeln!(f, "share root: read-only when the guest has built its tree")?;
+        }
+        write!(f, "guest: {}", self.plan)
+    }
 }
 
 /// What is remembered of a machine: its size never changes, and what its workload may use can.

@@ -27,12 +27,14 @@ use crate::backend::microvm::vmm::MachineConfig;
 use crate::backend::microvm::vmm::config::BalloonConfig;
 use crate::backend::microvm::vmm::config::JailConfig;
 use crate::backend::microvm::vmm::config::LogConfig;
+use crate::backend::microvm::vmm::config::NicConfig;
 use crate::backend::microvm::vmm::config::ShareConfig;
 use crate::backend::microvm::vmm::config::Source;
 use crate::backend::microvm::vmm::config::ThreadsConfig;
 use crate::backend::microvm::vmm::config::VsockConfig;
 use crate::enclosure::threads::Parts;
 use crate::init;
+use crate::network::tap::Carried;
 use crate::plan::share;
 use crate::sys::Errno;
 use crate::sys::clone;
@@ -64,17 +66,25 @@ pub(super) struct Vmm {
     server: OwnedFd,
 }
 
-/// Starts the VMM of a machine whose file server is `server`.
-pub(super) fn start(
-    machine: &Machine,
-    home: BorrowedFd<'_>,
-    listener: &OwnedFd,
-    server: Server,
-    parts: Option<&Parts>,
-) -> Result<Vmm> {
+/// What a VMM is given besides its plan.
+pub(super) struct Given<'a> {
+    /// The workspace's directory.
+    pub(super) home: BorrowedFd<'a>,
+    /// The socket that connections to the guest come through.
+    pub(super) listener: BorrowedFd<'a>,
+    /// The file server.
+    pub(super) server: &'a Server,
+    /// Where its threads are counted.
+    pub(super) parts: Option<&'a Parts>,
+    /// Its network interfaces.
+    pub(super) carried: &'a [Carried],
+}
+
+/// Starts the VMM of a machine.
+pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
     let doing = |what: &str| BackendError::kernel(format!("{what} for the machine"));
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let serial = rustix::fs::openat(home, SERIAL, flags, Mode::from(0o600))
+    let serial = rustix::fs::openat(given.home, SERIAL, flags, Mode::from(0o600))
         .map_err(doing("open the log"))?;
     let memory =
         |name| rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(doing("make a file"));
@@ -87,16 +97,17 @@ pub(super) fn start(
         report: Some(report.as_raw_fd()),
         vsock: Some(VsockConfig {
             cid: CID,
-            listener: listener.as_raw_fd(),
+            listener: given.listener.as_raw_fd(),
         }),
         shares: vec![ShareConfig {
             tag: share::TAG.to_owned(),
-            socket: server.socket.as_raw_fd(),
+            socket: given.server.socket.as_raw_fd(),
         }],
-        threads: parts.map(|parts| ThreadsConfig {
+        threads: given.parts.map(|parts| ThreadsConfig {
             vcpu: parts.vcpu.as_raw_fd(),
             vmm: parts.vmm.as_raw_fd(),
         }),
+        nics: given.carried.iter().map(nic).collect(),
         ..config(machine)
     };
     let mut text = File::from(memory("config")?);
@@ -107,14 +118,15 @@ pub(super) fn start(
         .map_err(|error| {
             doing("write the document")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
         })?;
-    let threads = parts
-        .into_iter()
-        .flat_map(|parts| [&parts.vcpu, &parts.vmm]);
-    let handed: Vec<BorrowedFd<'_>> = [&serial, &report, listener, &server.socket]
+    let threads = given.parts.into_iter();
+    let threads = threads.flat_map(|parts| [&parts.vcpu, &parts.vmm]);
+    let taps = given.carried.iter().map(|one| &one.tap);
+    let handed: Vec<BorrowedFd<'_>> = [&serial, &report, &given.server.socket]
         .into_iter()
         .chain(threads)
+        .chain(taps)
         .map(AsFd::as_fd)
-        .chain([text.as_fd()])
+        .chain([text.as_fd(), given.listener])
         .collect();
     let born = clone::spawn(Birth::default(), || {
         become_vmm(complaint.as_fd(), &handed, text.as_raw_fd())
@@ -125,16 +137,28 @@ pub(super) fn start(
         report,
         complaint,
         serial,
-        server: server.process.try_clone().map_err(|error| {
+        server: given.server.process.try_clone().map_err(|error| {
             doing("keep the file server")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
         })?,
     };
     // Meanwhile the VMM has begun: what takes longest begins first.
-    if let Err(error) = server.ready() {
+    if let Err(error) = given.server.ready() {
         process::end(vmm.process.as_fd());
         return Err(error);
     }
     Ok(vmm)
+}
+
+fn nic(carried: &Carried) -> NicConfig {
+    let digits = carried.mac.map(|byte| format!("{byte:02x}"));
+    NicConfig {
+        tap: carried.tap.as_raw_fd(),
+        mac: digits.join(":"),
+        mtu: u16::try_from(carried.mtu).unwrap_or_default(),
+        vhost: None,
+        receive: None,
+        send: None,
+    }
 }
 
 /// What follows from the plan alone.

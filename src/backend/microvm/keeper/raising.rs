@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use super::Result;
 use super::Taken;
 use super::process;
+use super::process::Given;
 use super::process::Vmm;
 use super::staying::Standing;
 use crate::agent::client::Client;
@@ -16,6 +17,7 @@ use crate::agent::wire::Create;
 use crate::agent::wire::Event;
 use crate::agent::wire::Interface;
 use crate::agent::wire::Request;
+use crate::agent::wire::Route;
 use crate::agent::wire::Streams;
 use crate::backend::BackendError;
 use crate::backend::distant;
@@ -29,6 +31,9 @@ use crate::backend::microvm::signals;
 use crate::backend::microvm::talk;
 use crate::backend::microvm::terminal;
 use crate::enclosure::threads;
+use crate::network::NetworkError;
+use crate::network::tap;
+use crate::network::tap::Carried;
 use crate::plan::step::Barrier;
 use crate::sys::clone::Birth;
 use crate::sys::signal::Signals;
@@ -45,21 +50,23 @@ pub(super) fn raise(machine: &Machine, taken: Taken, reporter: &mut Reporter) ->
         reporter.wait()?;
     }
     let held = Signals::hold().map_err(BackendError::kernel("hold signals back"))?;
-    let vmm = make(machine, &taken)?;
+    let carried = tap::carry_over().map_err(|error| BackendError::Machine(words(&error)))?;
+    let vmm = make(machine, &taken, &carried)?;
     let Taken {
         home,
         start,
         console,
         ..
     } = taken;
-    let built = settle(machine, &home, console).and_then(|(agent, streams)| {
-        let pumps = Pumps::begin(home.as_fd(), wire::WORKLOAD, streams)?;
-        let second = talk::open(home.as_fd(), talk::BOOT)?;
-        let terminal = streams == Streams::Terminal;
-        signals::pass_on(held, second, wire::WORKLOAD, terminal)?;
-        reporter.reached(Barrier::Start)?;
-        Ok((agent, pumps))
-    });
+    let built =
+        settle(machine, &home, console, interfaces(&carried)).and_then(|(agent, streams)| {
+            let pumps = Pumps::begin(home.as_fd(), wire::WORKLOAD, streams)?;
+            let second = talk::open(home.as_fd(), talk::BOOT)?;
+            let terminal = streams == Streams::Terminal;
+            signals::pass_on(held, second, wire::WORKLOAD, terminal)?;
+            reporter.reached(Barrier::Start)?;
+            Ok((agent, pumps))
+        });
     match built {
         Ok((agent, pumps)) => Ok(Standing {
             home,
@@ -74,7 +81,7 @@ pub(super) fn raise(machine: &Machine, taken: Taken, reporter: &mut Reporter) ->
 }
 
 /// Makes the file server and the VMM. This process has one thread until both are there.
-fn make(machine: &Machine, taken: &Taken) -> Result<Vmm> {
+fn make(machine: &Machine, taken: &Taken, carried: &[Carried]) -> Result<Vmm> {
     let parts = taken
         .cgroup
         .as_ref()
@@ -92,10 +99,13 @@ fn make(machine: &Machine, taken: &Taken) -> Result<Vmm> {
     })?;
     let vmm = process::start(
         machine,
-        taken.home.as_fd(),
-        &taken.listener,
-        server,
-        parts.as_ref(),
+        &Given {
+            home: taken.home.as_fd(),
+            listener: taken.listener.as_fd(),
+            server: &server,
+            parts: parts.as_ref(),
+            carried,
+        },
     )?;
     Ok(vmm)
 }
@@ -105,6 +115,7 @@ fn settle(
     machine: &Machine,
     home: &OwnedFd,
     console: Option<OwnedFd>,
+    interfaces: Vec<Interface>,
 ) -> Result<(Client, Streams)> {
     let machine = &machine.plan;
     let streams = match (terminal::wanted(&machine.plan.steps), console) {
@@ -120,7 +131,7 @@ fn settle(
         plan: machine.plan.clone(),
         streams,
         disks: Vec::new(),
-        interfaces: Vec::<Interface>::new(),
+        interfaces,
         limits: talk::limits(machine.limits, false),
         unix_ns: talk::now(),
         seed: seed(),
@@ -135,6 +146,34 @@ fn settle(
             }
             _ => return Err(BackendError::OutOfTurn),
         }
+    }
+}
+
+/// The interfaces of the namespace, as the guest takes them on.
+fn interfaces(carried: &[Carried]) -> Vec<Interface> {
+    let routes = |one: &Carried| {
+        let ways = one.routes.iter().map(|way| Route {
+            to: way.to,
+            gateway: way.gateway,
+            source: way.source,
+            metric: way.metric,
+        });
+        ways.collect()
+    };
+    let all = carried.iter().map(|one| Interface {
+        name: one.name.clone(),
+        mac: one.mac,
+        mtu: one.mtu,
+        addresses: one.addresses.clone(),
+        routes: routes(one),
+    });
+    all.collect()
+}
+
+fn words(error: &NetworkError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 
