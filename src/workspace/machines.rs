@@ -8,6 +8,7 @@ use crate::guest;
 use crate::guest::Guest;
 use crate::guest::GuestError;
 use crate::guest::Guests;
+use crate::host::machines::Machines;
 use crate::plan::machine::KernelChoice;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::root::StateRoot;
@@ -19,6 +20,9 @@ use crate::workspace::root::StateRoot;
 ///
 /// [`WorkspaceError::NoMachine`] with the way out.
 pub(super) fn boot(choice: &KernelChoice, places: &StateRoot) -> Result<Boot, WorkspaceError> {
+    if let Some(words) = Machines::try_out().refusal() {
+        return Err(WorkspaceError::NoMachine(words));
+    }
     let guests = Guests::new(&places.data);
     let refused = |error: GuestError| WorkspaceError::NoMachine(error.to_string());
     let named = match &choice.path {

@@ -8,6 +8,7 @@
 mod accounting;
 mod agent;
 mod architecture;
+mod both;
 mod callers;
 mod cgroup;
 mod checkpoint;

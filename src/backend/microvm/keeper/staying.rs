@@ -47,7 +47,12 @@ impl Standing {
             }
         }
         drop(reporter);
-        let exit = self.agent.exited(wire::WORKLOAD).ok();
+        let session = wire::WORKLOAD;
+        let exit = match self.agent.ask(&Request::Wait { session }) {
+            Ok(Event::Exited { exit, .. }) => Some(exit),
+            // Without an answer the machine has ended, or will.
+            _ => None,
+        };
         self.leave(exit)
     }
 
