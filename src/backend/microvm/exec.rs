@@ -16,6 +16,7 @@ use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::dialogue::Dialogue;
 use crate::backend::distant;
+use crate::backend::microvm::lower;
 use crate::backend::microvm::pump;
 use crate::backend::microvm::pump::Pumps;
 use crate::backend::microvm::report::Reporter;
@@ -108,6 +109,7 @@ impl Errand<'_> {
             (Some(_), None) => return Err(BackendError::OutOfTurn),
             (None, _) => pump::streams(),
         };
+        lower::lower()?;
         let mut agent = talk::open(self.home, talk::BOOT)?;
         let request = Request::Exec(Box::new(Exec {
             plan: self.plan.clone(),

@@ -10,6 +10,7 @@ mod birth;
 mod exec;
 pub mod files;
 pub mod keeper;
+mod lower;
 mod pump;
 mod report;
 mod signals;

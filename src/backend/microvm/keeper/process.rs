@@ -217,6 +217,11 @@ impl Vmm {
         self.process.as_fd()
     }
 
+    /// The file server.
+    pub(super) fn server(&self) -> BorrowedFd<'_> {
+        self.server.as_fd()
+    }
+
     /// Waits until it has ended, and does not wait long; then the file server has ended too. Why it ended, when that was
     /// not that its guest switched it off.
     pub(super) fn finish(&self) -> Option<String> {

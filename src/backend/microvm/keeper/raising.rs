@@ -24,6 +24,7 @@ use crate::backend::distant;
 use crate::backend::microvm::Machine;
 use crate::backend::microvm::files;
 use crate::backend::microvm::files::Order;
+use crate::backend::microvm::lower;
 use crate::backend::microvm::pump;
 use crate::backend::microvm::pump::Pumps;
 use crate::backend::microvm::report::Reporter;
@@ -56,10 +57,18 @@ pub(super) fn raise(machine: &Machine, taken: Taken, reporter: &mut Reporter) ->
         home,
         start,
         console,
+        listener,
         ..
     } = taken;
+    // A connection is answered by the VMM or, when that has gone, by its end.
+    drop(listener);
     let built =
         settle(machine, &home, console, interfaces(&carried)).and_then(|(agent, streams)| {
+            if machine.plan.sealed_root {
+                lower::seal_root(vmm.server())?;
+            }
+            // Nothing of the workload's has run yet: what was heard up to here was the agent's own.
+            lower::lower()?;
             let pumps = Pumps::begin(home.as_fd(), wire::WORKLOAD, streams)?;
             let second = talk::open(home.as_fd(), talk::BOOT)?;
             let terminal = streams == Streams::Terminal;

@@ -105,9 +105,11 @@ impl Standing {
     }
 
     /// Passes on what is left, waits for the machine, and writes down why it ended when that was not as it should.
-    fn leave(self, exit: Option<Exit>) -> i32 {
+    fn leave(mut self, exit: Option<Exit>) -> i32 {
         if exit.is_some() {
             self.pumps.finish();
+            // Others who talk to the agent must not keep the machine on. When there is no answer it is off already.
+            drop(self.agent.ask(&Request::Shutdown));
         }
         let why = self.vmm.finish();
         let Some(exit) = exit else {
