@@ -20,7 +20,7 @@ use crate::workspace::root::StateRoot;
 ///
 /// [`WorkspaceError::NoMachine`] with the way out.
 pub(super) fn boot(choice: &KernelChoice, places: &StateRoot) -> Result<Boot, WorkspaceError> {
-    if let Some(words) = Machines::try_out().refusal() {
+    if let Some(words) = Machines::look().refusal() {
         return Err(WorkspaceError::NoMachine(words));
     }
     let guests = Guests::new(&places.data);
