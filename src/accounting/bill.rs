@@ -1,7 +1,7 @@
 //! When something is entered in the ledger: when a workspace is made, at intervals, and once at its end.
 //!
-//! Whoever makes or removes a workspace calls [`begun`] and [`ended`]; who stays with it (its monitor) calls
-//! [`interval`] meanwhile, and [`closed`] as soon as it has ended. All go on from the same sums ([`crate::accounting::meter`]),
+//! Whoever makes or releases a workspace calls [`begun`] and [`ended`]; who stays with it (its monitor) calls
+//! [`interval`] meanwhile. All go on from the same sums ([`crate::accounting::meter`]),
 //! so it does not matter who was there when. Only what was asked for in our annotations is entered.
 
 use crate::accounting::AccountingError;
@@ -23,20 +23,46 @@ use crate::workspace::root::StateRoot;
 /// The number of `SIGKILL`, which is what ends a process for want of memory.
 const KILL: i32 = 9;
 
+/// Who waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// The entry is on the disk when the call returns.
+    Awaited,
+    /// Who calls sees to it with [`sync`].
+    Later,
+}
+
 /// Enters that a workspace was made, and what it has used by then.
 ///
 /// # Errors
 ///
 /// [`AccountingError`]; what could be read or written before it holds.
-pub fn begun(root: &StateRoot, first: &Counted<'_>) -> Result<(), AccountingError> {
+pub fn begun(root: &StateRoot, first: &Counted<'_>, disk: Disk) -> Result<(), AccountingError> {
     if !is_billed(first.record)? || !first.enclosure.exists() {
         return Ok(());
     }
     let mut meter = Meter::default();
     let usage = meter.begin(&subject(first))?;
     meter.keep_in(first.home, first.record)?;
-    let entry = Entry::created(first.record, usage);
-    Ok(Ledger::open(root)?.append(&entry)?)
+    enter(root, &Entry::created(first.record, usage), disk)
+}
+
+/// Waits until every entry is on the disk.
+///
+/// # Errors
+///
+/// [`AccountingError`] when the disk does not take them.
+pub fn sync(root: &StateRoot) -> Result<(), AccountingError> {
+    Ok(Ledger::open(root)?.sync()?)
+}
+
+fn enter(root: &StateRoot, entry: &Entry, disk: Disk) -> Result<(), AccountingError> {
+    let ledger = Ledger::open(root)?;
+    match disk {
+        Disk::Awaited => ledger.append(entry)?,
+        Disk::Later => ledger.enter(entry)?,
+    }
+    Ok(())
 }
 
 /// Enters what a workspace has used by now, and keeps the sums for whoever looks next.
@@ -58,34 +84,17 @@ pub fn interval(
     Ok(usage)
 }
 
-/// Enters the end of a workspace that is still there to be looked at, as who has stayed with it saw it.
+/// Enters the end of a workspace whose counters are about to go, unless it has been entered and nothing was used since.
 ///
 /// # Errors
 ///
 /// [`AccountingError`]; what could be read or written before it holds.
-pub fn closed(
+pub fn ended(
     root: &StateRoot,
-    meter: &mut Meter,
-    workspace: &Workspace,
-    exit: Option<Exit>,
-) -> Result<Usage, AccountingError> {
-    let usage = meter.sample(workspace)?;
-    if is_billed(workspace.record())? && !meter.has_ended_with(usage.cpu.total_us) {
-        let reason = reason(End::Before(exit), &usage);
-        let entry = Entry::ended(workspace.record(), usage.clone(), reason, exit);
-        Ledger::open(root)?.append(&entry)?;
-        meter.note_end(usage.cpu.total_us);
-    }
-    meter.keep(workspace)?;
-    Ok(usage)
-}
-
-/// Enters the end of a workspace that is about to be removed, unless it has been entered and nothing was used since.
-///
-/// # Errors
-///
-/// [`AccountingError`]; what could be read or written before it holds.
-pub fn ended(root: &StateRoot, last: &Counted<'_>, end: End) -> Result<(), AccountingError> {
+    last: &Counted<'_>,
+    end: End,
+    disk: Disk,
+) -> Result<(), AccountingError> {
     if !is_billed(last.record)? || !last.enclosure.exists() {
         return Ok(());
     }
@@ -100,7 +109,7 @@ pub fn ended(root: &StateRoot, last: &Counted<'_>, end: End) -> Result<(), Accou
         End::Before(exit) => exit,
     };
     let entry = Entry::ended(last.record, usage.clone(), reason(end, &usage), exit);
-    Ledger::open(root)?.append(&entry)?;
+    enter(root, &entry, disk)?;
     // A removal that fails after this may be tried again.
     meter.note_end(total_us);
     meter.keep_in(last.home, last.record)

@@ -66,8 +66,6 @@ pub struct Meter {
     attribution: Box<dyn Attribution + Send + Sync>,
     /// Held so that the cgroup is not searched for at each look.
     enclosure: Option<Enclosure>,
-    /// Held so that the workspace's interfaces, and what they have counted, outlive its last process.
-    network: Option<std::fs::File>,
 }
 
 impl Default for Meter {
@@ -76,7 +74,6 @@ impl Default for Meter {
             kept: None,
             attribution: Box::new(ByPackets),
             enclosure: None,
-            network: None,
         }
     }
 }
@@ -118,16 +115,6 @@ impl Meter {
         let usage = self.look(&subject)?;
         self.enclosure = Some(enclosure);
         Ok(usage)
-    }
-
-    /// Keeps the workspace's network namespace for as long as this meter lives, so that the last look still sees what
-    /// passed through its interfaces. Where it has none of its own, or has ended, nothing is done.
-    pub fn hold_network(&mut self, workspace: &Workspace) {
-        let init = workspace.record().init.as_ref();
-        let opened = init.filter(|_| interfaces::of(workspace.record()).is_some());
-        let opened =
-            opened.and_then(|init| std::fs::File::open(format!("/proc/{}/ns/net", init.pid)).ok());
-        self.network = opened.or(self.network.take());
     }
 
     /// Writes the sums and the last look beside the record.

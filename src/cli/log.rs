@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::accounting::AccountingError;
 use crate::accounting::bill;
+use crate::accounting::bill::Disk;
 use crate::monitor;
 use crate::workspace::record::Record;
 use crate::workspace::report::Counted;
@@ -186,7 +187,7 @@ impl Report for Log {
     }
 
     fn begun(&self, first: &Counted<'_>) {
-        self.bill(|root| bill::begun(root, first));
+        self.bill(|root| bill::begun(root, first, Disk::Awaited));
     }
 
     fn started(&self, record: &Record) {
@@ -206,7 +207,7 @@ impl Report for Log {
     }
 
     fn ending(&self, last: &Counted<'_>, end: End) {
-        self.bill(|root| bill::ended(root, last, end));
+        self.bill(|root| bill::ended(root, last, end, Disk::Awaited));
     }
 }
 

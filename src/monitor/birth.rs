@@ -35,10 +35,7 @@ use crate::workspace::store::Store;
 pub(super) fn live(launch: &Launch<'_>, line: Line) -> i32 {
     name_after(&launch.wish.id);
     let made = {
-        let remarks = Remarks {
-            line: Some(&line),
-            store: launch.store,
-        };
+        let remarks = Remarks::over(&line, launch.store);
         make(launch, &line, &remarks)
     };
     let watch = match made {

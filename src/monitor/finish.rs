@@ -11,6 +11,8 @@ use crate::monitor::remarks::Remarks;
 use crate::monitor::watch::Over;
 use crate::monitor::watch::Watch;
 use crate::sys::Errno;
+use crate::sys::vanish::Remains;
+use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
 
 impl Watch<'_> {
@@ -24,11 +26,12 @@ impl Watch<'_> {
             // Who made it sees to the rest.
             return 0;
         }
+        let unmounting = self.program.as_mut().map(|program| program.held.unmount());
         let remarks = Remarks::none(self.store);
-        self.billing
-            .close(self.store.places(), &self.workspace, exit);
+        // What the kernel still takes apart is waited for at the very end, as is the disk, when who looks on has gone.
+        let mut remains = Remains::default();
         // Who has removed it meanwhile has done this too; what cannot be given back now `down` and `gc` try again.
-        let settled = self.workspace.settle(exit, &remarks).is_ok();
+        let released = self.workspace.release(exit, &remarks, &mut remains);
         if let Some(program) = self.program.take() {
             program.collect();
         }
@@ -38,19 +41,30 @@ impl Watch<'_> {
         if over != Over::Removed {
             self.drain();
         }
+        // The layer must not go before its mount.
+        drop(unmounting);
         let removes = over == Over::Removed || (self.passing && self.line.is_some());
-        let id = self.workspace.record().id.clone();
         let line = self.line.take();
-        let removed = match removes {
-            true => {
-                self.workspace.raze(&remarks).is_ok() && estate::discard(self.store, &id).is_ok()
-            }
-            false => true,
+        let finished = match (removes, released) {
+            (true, released) => self.remove(released.is_ok(), &remarks),
+            (false, Ok(())) => self.workspace.note_settled(),
+            (false, failed) => failed,
         };
         if let Some(line) = line {
             say_at_last(&line, &Word::Ended(exit));
         }
-        i32::from(!settled || !removed)
+        drop((remarks, remains));
+        i32::from(finished.is_err())
+    }
+
+    /// Removes what is left of it; what could not be released is tried once more.
+    fn remove(self, released: bool, remarks: &Remarks<'_>) -> Result<(), WorkspaceError> {
+        let id = self.workspace.record().id.clone();
+        match released {
+            true => self.workspace.erase(remarks)?,
+            false => self.workspace.raze(remarks)?,
+        }
+        Ok(estate::discard(self.store, &id).map(drop)?)
     }
 
     /// Passes on what is still in the pipes; who looks on may take its time, unless this monitor is told to end.

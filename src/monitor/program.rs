@@ -10,6 +10,7 @@ use crate::sys::process;
 use crate::sys::process::Exit;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
+use crate::workspace::held::Held;
 use crate::workspace::lifecycle::Event;
 use crate::workspace::lifecycle::NotNow;
 use crate::workspace::notify::Notify;
@@ -26,6 +27,8 @@ pub(super) struct Program {
     pub(super) since: Instant,
     /// When it was started, of one that is not a child.
     adopted: Option<u64>,
+    /// Its namespaces.
+    pub(super) held: Held,
 }
 
 impl Program {
@@ -37,6 +40,7 @@ impl Program {
             ready: started.notify,
             since: Instant::now(),
             adopted: None,
+            held: started.held,
         }
     }
 
@@ -55,6 +59,7 @@ impl Program {
             ready: None,
             since: Instant::now(),
             adopted: Some(init.start_time),
+            held: workspace.hold(),
         })
     }
 

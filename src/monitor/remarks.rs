@@ -1,6 +1,10 @@
 //! Where a monitor leaves remarks, and its words for what went wrong.
 
+use std::cell::RefCell;
+use std::thread::JoinHandle;
+
 use crate::accounting::bill;
+use crate::accounting::bill::Disk;
 use crate::monitor::line::Line;
 use crate::monitor::line::Word;
 use crate::workspace::report::Counted;
@@ -9,15 +13,52 @@ use crate::workspace::report::Report;
 use crate::workspace::store::Store;
 
 /// Where a monitor leaves remarks: with its `up` while there is one, then nowhere. The bill is kept all the time.
+///
+/// The line of an end goes to the disk while the rest of the end goes on; dropping this waits for it to be there.
 pub(super) struct Remarks<'a> {
-    pub(super) line: Option<&'a Line>,
-    pub(super) store: &'a Store,
+    line: Option<&'a Line>,
+    store: &'a Store,
+    on_the_way: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl<'a> Remarks<'a> {
+    /// Remarks that `up` hears.
+    pub(super) fn over(line: &'a Line, store: &'a Store) -> Self {
+        let mut remarks = Self::none(store);
+        remarks.line = Some(line);
+        remarks
+    }
+
     /// Remarks that nobody hears.
     pub(super) fn none(store: &'a Store) -> Self {
-        Self { line: None, store }
+        Self {
+            line: None,
+            store,
+            on_the_way: RefCell::default(),
+        }
+    }
+
+    /// Waits for the disk in another thread; where there can be none, here.
+    fn sync_beside(&self) {
+        let root = self.store.places();
+        let there = root.clone();
+        // A disk that takes nothing has nobody to be told to.
+        let waits = move || bill::sync(&there).unwrap_or_default();
+        match std::thread::Builder::new().spawn(waits) {
+            Ok(thread) => {
+                let before = self.on_the_way.replace(Some(thread));
+                before.map(JoinHandle::join);
+            }
+            Err(_) => bill::sync(root).unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Remarks<'_> {
+    fn drop(&mut self) {
+        if let Some(thread) = self.on_the_way.take() {
+            thread.join().unwrap_or_default();
+        }
     }
 }
 
@@ -33,7 +74,8 @@ impl Report for Remarks<'_> {
     fn debug(&self, _text: &dyn Fn() -> String) {}
 
     fn begun(&self, first: &Counted<'_>) {
-        if let Err(error) = bill::begun(self.store.places(), first) {
+        // The monitor waits for the disk when the program runs.
+        if let Err(error) = bill::begun(self.store.places(), first, Disk::Later) {
             self.warning(&format!(
                 "ignoring that it cannot be billed: {}",
                 words(&error)
@@ -42,11 +84,12 @@ impl Report for Remarks<'_> {
     }
 
     fn ending(&self, last: &Counted<'_>, end: End) {
-        if let Err(error) = bill::ended(self.store.places(), last, end) {
-            self.warning(&format!(
+        match bill::ended(self.store.places(), last, end, Disk::Later) {
+            Ok(()) => self.sync_beside(),
+            Err(error) => self.warning(&format!(
                 "ignoring that it cannot be billed: {}",
                 words(&error)
-            ));
+            )),
         }
     }
 }

@@ -151,10 +151,8 @@ impl Remote {
             }
             match self.line.hear().map_err(failed("hear from the monitor"))? {
                 Some(Word::Output(stream, bytes)) => sinks.write(stream, &bytes),
-                Some(Word::Ended(exit)) => {
-                    self.collect();
-                    return Ok(exit);
-                }
+                // Nothing of the workspace is left. The monitor goes when the kernel has taken apart what nobody sees.
+                Some(Word::Ended(exit)) => return Ok(exit),
                 Some(_) => {}
                 None => return Err(MonitorError::Gone),
             }

@@ -40,6 +40,9 @@ use crate::sys::Result;
 use crate::sys::route;
 use crate::sys::route::Refused;
 use crate::sys::route::Route;
+use crate::sys::vanish;
+use crate::sys::vanish::Leaving;
+use crate::sys::vanish::Remains;
 
 /// What makes something new, and refuses when it is there.
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
@@ -199,9 +202,19 @@ pub(super) fn make_queue(
         .map_err(|refused| NetworkError::kernel(format!("make the queue {name}"))(refused.errno))
 }
 
+/// Begins to remove an interface: by its number, which nobody else will ever have; the name may be given again meanwhile.
+pub(super) fn begin_to_remove(route: &mut Route, name: &str) -> Result<Leaving> {
+    route.index_of(name).and_then(vanish::begin)
+}
+
 /// Removes an interface; one that is not there is removed already.
-pub(super) fn remove(route: &mut Route, name: &str) -> std::result::Result<(), NetworkError> {
-    match route.tell(RouteNetlinkMessage::DelLink(named(name)), 0) {
+pub(super) fn remove(
+    route: &mut Route,
+    name: &str,
+    remains: &mut Remains,
+) -> std::result::Result<(), NetworkError> {
+    let removed = begin_to_remove(route, name).and_then(|leaving| leaving.finish(remains));
+    match removed {
         Ok(()) | Err(Errno::NODEV) => Ok(()),
         Err(errno) => Err(NetworkError::kernel(format!("remove the interface {name}"))(errno)),
     }

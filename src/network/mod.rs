@@ -24,6 +24,7 @@ pub use error::NetworkError;
 pub use lease::Lease;
 pub use lease::Register;
 pub use wire::attach;
+pub use wire::begin_to_detach;
 pub use wire::collect;
 pub use wire::detach;
 pub use wire::inspect;

@@ -35,6 +35,7 @@ use crate::plan::network::Rate;
 use crate::sys::Errno;
 use crate::sys::route::Refused;
 use crate::sys::route::Route;
+use crate::sys::vanish::Remains;
 
 /// The priority of the filter that leads to a queue.
 const REDIRECTS: u16 = 2;
@@ -120,7 +121,7 @@ pub(super) fn check(plan: &NetworkPlan) -> Result<(), NetworkError> {
 /// Makes the two queues of a network, in place of what a dead command left.
 pub(super) fn make_queues(route: &mut Route, plan: &NetworkPlan) -> Result<(), NetworkError> {
     for way in ways(plan) {
-        link::remove(route, way.queue)?;
+        link::remove(route, way.queue, &mut Remains::default())?;
         link::make_queue(route, way.queue, &plan.names.alias)?;
         let index = index_of(route, way.queue)?;
         let order = (RouteNetlinkMessage::NewQueueDiscipline(tree(index)), NEW);
@@ -192,7 +193,7 @@ pub(super) fn renew(
         unhook(route, plan)?;
     }
     for queue in [&names.towards, &names.from] {
-        link::remove(route, queue)?;
+        link::remove(route, queue, &mut Remains::default())?;
     }
     let queues = plans.iter().find(|plan| needed(plan));
     register.shaped = queues.is_some();

@@ -28,6 +28,8 @@ use crate::plan::network::Names;
 use crate::plan::network::NetworkPlan;
 use crate::sys::Errno;
 use crate::sys::route::Route;
+use crate::sys::vanish::Leaving;
+use crate::sys::vanish::Remains;
 
 type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
@@ -46,7 +48,7 @@ pub fn attach(plan: &NetworkPlan, places: &Places, pid: i32) -> Result<Attached>
     let granted = |register: &Register| register.leases.contains_key(&plan.id);
     if register.as_ref().is_some_and(granted) {
         // A workspace of this name has gone without its lease; the directory may go with it.
-        undo(&leases, places, &plan.id, &boot)?;
+        undo(&leases, places, &plan.id, &boot, &mut Remains::default())?;
         drop(leases);
         leases = Leases::lock(&places.leases)?;
         register = leases.read(&plan.network, &boot)?;
@@ -163,7 +165,7 @@ impl Wiring<'_> {
         let plan = self.plan;
         let lost = !self.register.made || self.bridge()?.is_none();
         if lost {
-            link::remove(self.route, &plan.names.bridge)?;
+            link::remove(self.route, &plan.names.bridge, &mut Remains::default())?;
             let mac = network::bridge_mac(&self.places.root, &plan.network);
             let addresses: Vec<Prefixed> = gateways(&self.register).collect();
             link::make_bridge(self.route, plan, mac, &addresses)?;
@@ -247,30 +249,52 @@ impl Wiring<'_> {
     }
 }
 
+/// Begins to remove the link of a workspace; nothing when it has none. [`detach`] does the rest, and tells what failed.
+#[must_use]
+pub fn begin_to_detach(id: &str, places: &Places) -> Option<Leaving> {
+    let link = Link::of(&places.root, id).name;
+    link::begin_to_remove(&mut open().ok()?, &link).ok()
+}
+
 /// Takes a workspace off its network, and removes the network with its last workspace. What is not there is away
-/// already: this may be repeated, and needs nothing but the names.
+/// already: this may be repeated, and needs nothing but the names. When it returns nobody finds anything of it; what
+/// the kernel still takes apart is among `remains`.
 ///
 /// # Errors
 ///
 /// Everything that could not be undone; the rest is.
-pub fn detach(id: &str, places: &Places) -> Result<()> {
+pub fn detach(id: &str, places: &Places, remains: &mut Remains) -> Result<()> {
     match Leases::lock_present(&places.leases)? {
-        Some(leases) => undo(&leases, places, id, &boot_id()?),
+        Some(leases) => undo(&leases, places, id, &boot_id()?, remains),
         // Without a directory there is no lease, and no link was made without one.
         None => Ok(()),
     }
 }
 
-fn undo(leases: &Leases, places: &Places, id: &str, boot: &str) -> Result<()> {
+fn undo(
+    leases: &Leases,
+    places: &Places,
+    id: &str,
+    boot: &str,
+    remains: &mut Remains,
+) -> Result<()> {
     let mut route = open()?;
     let mut errors = Vec::new();
-    errors.extend(link::remove(&mut route, &Link::of(&places.root, id).name).err());
+    let link = Link::of(&places.root, id).name;
+    errors.extend(link::remove(&mut route, &link, remains).err());
     for name in leases.networks()? {
         match leases.read(&name, boot) {
             Ok(Some(register))
                 if register.leases.contains_key(id) || register.leases.is_empty() =>
             {
-                errors.extend(leave(register, leases, places, id, &mut route).err());
+                let mut leaving = Departure {
+                    leases,
+                    root: &places.root,
+                    names: Names::of(&places.root, &name),
+                    route: &mut route,
+                    remains,
+                };
+                errors.extend(leaving.leave(register, id).err());
             }
             Ok(_) => {}
             // It cannot be said who has what there: `net rm --force` is for that.
@@ -279,36 +303,6 @@ fn undo(leases: &Leases, places: &Places, id: &str, boot: &str) -> Result<()> {
         }
     }
     leases.tidy();
-    NetworkError::all(errors)
-}
-
-/// Takes a workspace's ports, rates and lease away, and then the network if nobody is left.
-fn leave(
-    mut register: Register,
-    leases: &Leases,
-    places: &Places,
-    id: &str,
-    route: &mut Route,
-) -> Result<()> {
-    let names = Names::of(&places.root, &register.network);
-    let lease = register.leases.get(id).cloned().unwrap_or_default();
-    let mut others = register.leases.clone();
-    others.remove(id);
-    if others.is_empty() {
-        return dissolve(&register.network, leases, &names, route);
-    }
-    let mut errors = Vec::new();
-    if lease.shaped {
-        errors.extend(shape::unshape(route, [&names.towards, &names.from], lease.place).err());
-    }
-    if !lease.publish.is_empty() && register.firewall {
-        errors.extend(firewall::withdraw(&names, &register, &lease).err());
-    }
-    if errors.is_empty() {
-        register.leases = others;
-        errors.extend(release(&mut register, &places.root, route).err());
-        errors.extend(leases.write(&register).err());
-    }
     NetworkError::all(errors)
 }
 
@@ -356,22 +350,60 @@ pub fn renew(
     NetworkError::all(errors).map(|()| renewed)
 }
 
-/// Removes all that a network is on the host, and forgets it.
-fn dissolve(network: &str, leases: &Leases, names: &Names, route: &mut Route) -> Result<()> {
-    let mut errors = Vec::new();
-    if firewall::program().is_some() {
-        errors.extend(firewall::remove(names).err());
+/// A network on its way to have one workspace less.
+struct Departure<'a> {
+    leases: &'a Leases,
+    root: &'a Path,
+    names: Names,
+    route: &'a mut Route,
+    remains: &'a mut Remains,
+}
+
+impl Departure<'_> {
+    /// Takes a workspace's ports, rates and lease away, and then the network if nobody is left.
+    fn leave(&mut self, mut register: Register, id: &str) -> Result<()> {
+        let lease = register.leases.get(id).cloned().unwrap_or_default();
+        let mut others = register.leases.clone();
+        others.remove(id);
+        if others.is_empty() {
+            return self.dissolve(&register.network);
+        }
+        let mut errors = Vec::new();
+        let names = &self.names;
+        if lease.shaped {
+            let queues = [names.towards.as_str(), &names.from];
+            errors.extend(shape::unshape(self.route, queues, lease.place).err());
+        }
+        if !lease.publish.is_empty() && register.firewall {
+            errors.extend(firewall::withdraw(names, &register, &lease).err());
+        }
+        if errors.is_empty() {
+            register.leases = others;
+            errors.extend(release(&mut register, self.root, self.route).err());
+            errors.extend(self.leases.write(&register).err());
+        }
+        NetworkError::all(errors)
     }
-    if leases.networks()? == [network] {
-        errors.extend(switch::put_back(route, leases.directory(), &names.bridge).err());
+
+    /// Removes all that a network is on the host, and forgets it.
+    fn dissolve(&mut self, network: &str) -> Result<()> {
+        let mut errors = Vec::new();
+        let names = &self.names;
+        if firewall::program().is_some() {
+            errors.extend(firewall::remove(names).err());
+        }
+        if self.leases.networks()? == [network] {
+            let back = switch::put_back(self.route, self.leases.directory(), &names.bridge);
+            errors.extend(back.err());
+        }
+        for name in [&names.towards, &names.from, &names.bridge] {
+            errors.extend(link::remove(self.route, name, self.remains).err());
+        }
+        if errors.is_empty() {
+            errors.extend(self.leases.forget(network).err());
+        }
+        NetworkError::all(errors)
     }
-    for name in [&names.towards, &names.from, &names.bridge] {
-        errors.extend(link::remove(route, name).err());
-    }
-    if errors.is_empty() {
-        errors.extend(leases.forget(network).err());
-    }
-    NetworkError::all(errors)
 }
 
 /// All networks of a state root, by name.
@@ -434,12 +466,21 @@ pub fn remove(name: &str, places: &Places, force: bool) -> Result<()> {
         });
     }
     let mut errors = Vec::new();
+    let mut remains = Remains::default();
     for id in &holders {
-        errors.extend(link::remove(&mut route, &Link::of(&places.root, id).name).err());
+        let link = Link::of(&places.root, id).name;
+        errors.extend(link::remove(&mut route, &link, &mut remains).err());
     }
     let left = link::remove_users(&mut route, &names.bridge);
     errors.extend(left.err());
-    errors.extend(dissolve(name, &leases, &names, &mut route).err());
+    let mut leaving = Departure {
+        leases: &leases,
+        root: &places.root,
+        names,
+        route: &mut route,
+        remains: &mut remains,
+    };
+    errors.extend(leaving.dissolve(name).err());
     NetworkError::all(errors)
 }
 
@@ -455,6 +496,7 @@ pub fn collect(places: &Places, live: &BTreeSet<String>) -> Result<Vec<String>> 
     let boot = boot_id()?;
     let mut gone = Vec::new();
     let mut errors = Vec::new();
+    let mut remains = Remains::default();
     for name in leases.networks()? {
         let register = match leases.read(&name, &boot) {
             Ok(Some(register)) => register,
@@ -467,12 +509,18 @@ pub fn collect(places: &Places, live: &BTreeSet<String>) -> Result<Vec<String>> 
         let dead = register.leases.keys().filter(|id| !live.contains(*id));
         let dead: Vec<String> = dead.cloned().collect();
         for id in &dead {
-            errors.extend(undo(&leases, places, id, &boot).err());
+            errors.extend(undo(&leases, places, id, &boot, &mut remains).err());
             gone.push(format!("lease of {id} on network {name}"));
         }
         if register.leases.is_empty() {
-            let names = Names::of(&places.root, &name);
-            errors.extend(dissolve(&name, &leases, &names, &mut open()?).err());
+            let mut leaving = Departure {
+                leases: &leases,
+                root: &places.root,
+                names: Names::of(&places.root, &name),
+                route: &mut open()?,
+                remains: &mut remains,
+            };
+            errors.extend(leaving.dissolve(&name).err());
             gone.push(format!("network {name}"));
         }
     }

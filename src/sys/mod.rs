@@ -25,6 +25,7 @@ pub mod tree;
 pub mod tty;
 pub mod tuning;
 pub mod uring;
+pub mod vanish;
 pub mod vhost;
 pub mod vsock;
 

@@ -70,11 +70,7 @@ impl Route {
     ///
     /// Fails as `socket(2)` does.
     pub fn open() -> Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(|error| errno_of(&error))?;
-        socket.bind_auto().map_err(|error| errno_of(&error))?;
-        socket
-            .connect(&SocketAddr::new(0, 0))
-            .map_err(|error| errno_of(&error))?;
+        let socket = connected().map_err(|error| errno_of(&error))?;
         Ok(Self {
             socket,
             sequence: 0,
@@ -100,6 +96,10 @@ impl Route {
         message
             .attributes
             .push(LinkAttribute::IfName(name.to_owned()));
+        self.one_link(message)
+    }
+
+    fn one_link(&mut self, message: LinkMessage) -> Result<LinkMessage> {
         let found = self.ask(RouteNetlinkMessage::GetLink(message))?;
         let mut links = found.into_iter().filter_map(|answer| {
             let RouteNetlinkMessage::NewLink(link) = answer else {
@@ -108,6 +108,17 @@ impl Route {
             Some(link)
         });
         links.next_back().ok_or(Errno::NODEV)
+    }
+
+    /// The interface of this number, with all that the kernel says about it.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` when there is none.
+    pub fn link_at(&mut self, index: u32) -> Result<LinkMessage> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        self.one_link(message)
     }
 
     /// The number of the interface of this name.
@@ -194,12 +205,7 @@ impl Route {
         flags: u16,
     ) -> NetlinkMessage<RouteNetlinkMessage> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(order));
-        message.finalize();
-        message
+        numbered(order, flags, self.sequence)
     }
 
     fn send(&self, bytes: &[u8]) -> Result<()> {
@@ -217,6 +223,43 @@ impl Route {
             }
         }
     }
+}
+
+fn connected() -> std::io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+/// A socket that also hears what the kernel announces to a group.
+pub(super) fn listening(group: u32) -> Result<Socket> {
+    let socket = connected().and_then(|socket| {
+        socket.add_membership(group)?;
+        Ok(socket)
+    });
+    socket.map_err(|error| errno_of(&error))
+}
+
+/// One order that wants an answer, as it is sent.
+pub(super) fn bytes_of(order: RouteNetlinkMessage) -> Vec<u8> {
+    let message = numbered(order, NLM_F_ACK, 1);
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+fn numbered(
+    order: RouteNetlinkMessage,
+    flags: u16,
+    sequence: u32,
+) -> NetlinkMessage<RouteNetlinkMessage> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(order));
+    message.finalize();
+    message
 }
 
 /// Takes the messages of one datagram; gives whether it held the end.
@@ -248,6 +291,6 @@ fn take_answers(bytes: &[u8], number: u32, answers: &mut Vec<RouteNetlinkMessage
     Ok(false)
 }
 
-fn errno_of(error: &std::io::Error) -> Errno {
+pub(super) fn errno_of(error: &std::io::Error) -> Errno {
     Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO))
 }

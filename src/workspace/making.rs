@@ -62,6 +62,8 @@ pub(super) struct Arrangement {
     pub(super) console: Option<OwnedFd>,
     /// Whether another command starts the program.
     pub(super) started_later: bool,
+    /// Whether who starts it says that it stands.
+    pub(super) begun_later: bool,
     /// Whether the time of each step is printed.
     pub(super) timed: bool,
 }
@@ -95,6 +97,7 @@ pub fn create(
     let arrangement = Arrangement {
         console,
         started_later: true,
+        begun_later: false,
         timed,
     };
     let standing = build(store, wish, &blueprint, arrangement, report)?;
@@ -262,19 +265,15 @@ pub(super) fn erect(
     }
     home.write(store::STATE, &record.to_bytes()?)?;
     admission::rebalance(home.store(), record)?;
-    tell_begun(home, record, &enclosure, blueprint, report);
+    if !arrangement.begun_later {
+        tell_begun(home, record, &enclosure, report);
+    }
     Ok(made)
 }
 
-/// Says that a workspace that is billed stands; its program has not run yet.
-pub(super) fn tell_begun(
-    home: &Home,
-    record: &Record,
-    enclosure: &Enclosure,
-    blueprint: &Blueprint,
-    report: &dyn Report,
-) {
-    if blueprint.asked.billed {
+/// Says that a workspace that is billed stands.
+pub(super) fn tell_begun(home: &Home, record: &Record, enclosure: &Enclosure, report: &dyn Report) {
+    if removing::is_billed(record) {
         report.begun(&Counted {
             record,
             home,

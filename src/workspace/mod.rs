@@ -10,6 +10,7 @@ pub mod error;
 pub mod estate;
 pub mod found;
 pub mod handing;
+pub mod held;
 pub mod hooks;
 pub mod host_file;
 pub mod hot_mounts;

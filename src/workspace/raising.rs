@@ -15,10 +15,12 @@ use crate::spec::Spec;
 use crate::spec::asked::Network;
 use crate::spec::process::RlimitKind;
 use crate::sys::process::Exit;
+use crate::sys::vanish::Remains;
 use crate::workspace::blueprint::Blueprint;
 use crate::workspace::blueprint::Wish;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
+use crate::workspace::held::Held;
 use crate::workspace::making;
 use crate::workspace::making::Arrangement;
 use crate::workspace::notify::Notify;
@@ -86,6 +88,7 @@ fn arrangement(timed: bool) -> Arrangement {
     Arrangement {
         console: None,
         started_later: false,
+        begun_later: true,
         timed,
     }
 }
@@ -132,12 +135,14 @@ impl Raised {
     ///
     /// [`WorkspaceError`] when it cannot be executed, or a poststart hook fails.
     pub fn start(self, report: &dyn Report) -> Result<(Workspace, Started), WorkspaceError> {
-        match self.let_go() {
+        let held = self.workspace.hold();
+        match self.let_go(report) {
             Ok(notify) => {
                 let started = Started {
                     process: self.made.process,
                     pid: self.made.handle.pid,
                     notify,
+                    held,
                 };
                 Ok((self.workspace, started))
             }
@@ -145,7 +150,7 @@ impl Raised {
         }
     }
 
-    fn let_go(&self) -> Result<Option<Notify>, WorkspaceError> {
+    fn let_go(&self, report: &dyn Report) -> Result<Option<Notify>, WorkspaceError> {
         let workspace = &self.workspace;
         let notify = starting::open_notify(&workspace.home)?;
         if workspace.term()?.is_none() {
@@ -160,6 +165,7 @@ impl Raised {
             process,
             channel,
         )?;
+        workspace.tell_begun(report);
         starting::poststart(&workspace.record, process)?;
         Ok(notify)
     }
@@ -187,6 +193,8 @@ pub struct Started {
     pub pid: i32,
     /// Whom to tell when it says that it is ready.
     pub notify: Option<Notify>,
+    /// Its namespaces.
+    pub held: Held,
 }
 
 impl Started {
@@ -208,27 +216,54 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
     ) -> Result<(), WorkspaceError> {
-        self.lock()?;
-        let settled = self.settle_locked(exit, report);
-        self.unlock()?;
-        settled
+        self.release(exit, report, &mut Remains::default())?;
+        self.note_settled()
     }
 
-    fn settle_locked(
+    /// As [`Workspace::settle`], for who knows soon what becomes of it then: [`Workspace::note_settled`] or
+    /// [`Workspace::erase`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Workspace::settle`].
+    pub fn release(
         &mut self,
         exit: Option<Exit>,
         report: &dyn Report,
+        remains: &mut Remains,
+    ) -> Result<(), WorkspaceError> {
+        self.lock()?;
+        let released = self.release_locked(exit, report, remains);
+        self.unlock()?;
+        released
+    }
+
+    fn release_locked(
+        &mut self,
+        exit: Option<Exit>,
+        report: &dyn Report,
+        remains: &mut Remains,
     ) -> Result<(), WorkspaceError> {
         if let Some(exit) = exit {
             self.home.write(store::EXIT, &serde_json::to_vec(&exit)?)?;
         }
-        self.give_back(report)
+        let left = removing::release(&self.home, Some(&self.record), report, remains);
+        removing::all_or_several(left)
     }
 
-    /// From here on the names on the host may be somebody else's.
-    fn give_back(&mut self, report: &dyn Report) -> Result<(), WorkspaceError> {
-        let left = removing::release(&self.home, Some(&self.record), report);
-        removing::all_or_several(left)?;
+    /// Writes down that it was released: from here on the names on the host may be somebody else's.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`](crate::workspace::store::StoreError) when that cannot be written.
+    pub fn note_settled(&mut self) -> Result<(), WorkspaceError> {
+        self.lock()?;
+        let noted = self.note_settled_locked();
+        self.unlock()?;
+        noted
+    }
+
+    fn note_settled_locked(&mut self) -> Result<(), WorkspaceError> {
         self.record.place = Place::Nowhere;
         self.home.write(store::SETTLED, &[])?;
         self.home.write(store::STATE, &self.record.to_bytes()?)?;
@@ -243,6 +278,11 @@ impl Workspace {
             self.home.forget(name)?;
         }
         Ok(())
+    }
+
+    fn give_back(&mut self, report: &dyn Report) -> Result<(), WorkspaceError> {
+        self.release_locked(None, report, &mut Remains::default())?;
+        self.note_settled_locked()
     }
 
     /// Whether what the host lent has been given back.
@@ -260,6 +300,17 @@ impl Workspace {
         self.lock()?;
         let Self { home, record } = self;
         removing::all_or_several(removing::remove(home, Some(&record), report))
+    }
+
+    /// Removes what is left of it after [`Workspace::release`].
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first thing that cannot be removed.
+    pub fn erase(self, report: &dyn Report) -> Result<(), WorkspaceError> {
+        self.lock()?;
+        removing::after_the_end(Some(&self.record), report);
+        Ok(self.home.remove()?)
     }
 
     /// Ends it and makes it again under the same name, from the same bundle, at the same `addresses` of its network, its
@@ -337,6 +388,7 @@ impl Workspace {
         report: &dyn Report,
     ) -> Result<Started, WorkspaceError> {
         let process = made.process.as_fd();
+        let held = self.hold();
         let begun = starting::let_go(
             plan,
             &self.home,
@@ -345,12 +397,14 @@ impl Workspace {
             made.channel.as_fd(),
         )
         .map_err(WorkspaceError::from)
+        .inspect(|()| self.tell_begun(report))
         .and_then(|()| starting::poststart(&self.record, process));
         match begun {
             Ok(()) => Ok(Started {
                 process: made.process,
                 pid: made.handle.pid,
                 notify: None,
+                held,
             }),
             Err(error) => {
                 self.lock()?;
@@ -358,6 +412,15 @@ impl Workspace {
                 self.unlock()?;
                 Err(error)
             }
+        }
+    }
+
+    /// Says that it stands: when its program has been let go, which need not wait for that.
+    fn tell_begun(&self, report: &dyn Report) {
+        if removing::is_billed(&self.record)
+            && let Ok(enclosure) = self.enclosure()
+        {
+            making::tell_begun(&self.home, &self.record, &enclosure, report);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::spec::state::Status;
 use crate::sys::ending;
 use crate::sys::process;
 use crate::sys::process::Exit;
+use crate::sys::vanish::Remains;
 use crate::workspace::admission;
 use crate::workspace::document;
 use crate::workspace::error::WorkspaceError;
@@ -185,7 +186,8 @@ pub(super) fn remove(
     record: Option<&Record>,
     report: &dyn Report,
 ) -> Vec<WorkspaceError> {
-    let mut errors = release(&home, record, report);
+    let mut remains = Remains::default();
+    let mut errors = release(&home, record, report, &mut remains);
     if !errors.is_empty() {
         return errors;
     }
@@ -194,20 +196,29 @@ pub(super) fn remove(
     errors
 }
 
-/// Ends every process and gives back what the host lent for them; the directory stays.
+/// Ends every process and gives back what the host lent for them; the directory stays. What the kernel still takes apart
+/// is among `remains`.
 pub(super) fn release(
     home: &Home,
     record: Option<&Record>,
     report: &dyn Report,
+    remains: &mut Remains,
 ) -> Vec<WorkspaceError> {
     let mut errors = Vec::new();
     let watch = record.and_then(|record| LastWatch::begin(home, record));
+    // What went through the link has been counted; so the kernel works at that beside us.
+    let ended = watch.as_ref().filter(|watch| !watch.runs);
+    let leaving = ended.and_then(|watch| wiring::begin_to_detach(home, watch.record));
     errors.extend(end_processes(home, record).err());
     if let Some(watch) = watch {
         watch.end(home, report);
     }
     errors.extend(remove_cgroup(home, record).err());
-    let detached = wiring::detach(home, record);
+    if let Some(leaving) = leaving {
+        // What failed here is met, and told, by the next.
+        leaving.finish(remains).unwrap_or_default();
+    }
+    let detached = wiring::detach(home, record, remains);
     errors.extend(detached.err().map(WorkspaceError::from));
     if let Some(record) = record {
         admission::forget(home.store(), record, report);

@@ -189,7 +189,7 @@ impl Back<'_> {
         }
         self.home.write(store::STATE, &record.to_bytes()?)?;
         admission::rebalance(self.home.store(), record)?;
-        making::tell_begun(self.home, record, &enclosure, self.blueprint, report);
+        making::tell_begun(self.home, record, &enclosure, report);
         Ok(Made {
             handle,
             process,

@@ -25,6 +25,8 @@ use crate::spec::asked::Bridged;
 use crate::spec::asked::Network;
 use crate::spec::mounts::Mount;
 use crate::sys::Errno;
+use crate::sys::vanish::Leaving;
+use crate::sys::vanish::Remains;
 use crate::workspace::blueprint::Blueprint;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::host_file::HostFile;
@@ -131,14 +133,25 @@ pub(super) fn attach(
     Ok(())
 }
 
+/// Begins to undo it, for one whose first process has ended; [`detach`] does the rest, and tells what failed.
+pub(super) fn begin_to_detach(home: &Home, record: &Record) -> Option<Leaving> {
+    let asked = Asked::of(&record.annotations).ok()?;
+    asked_for(&asked)?;
+    network::begin_to_detach(record.id.as_str(), &places_of(home))
+}
+
 /// Undoes all of it. Without a record the names are enough; with one that asks for no bridge there is nothing to undo.
-pub(super) fn detach(home: &Home, record: Option<&Record>) -> Result<(), NetworkError> {
+pub(super) fn detach(
+    home: &Home,
+    record: Option<&Record>,
+    remains: &mut Remains,
+) -> Result<(), NetworkError> {
     let without = record.is_some_and(|record| {
         Asked::of(&record.annotations).is_ok_and(|asked| asked_for(&asked).is_none())
     });
     let id = home.path().file_name().and_then(|id| id.to_str());
     match id {
-        Some(id) if !without => network::detach(id, &places_of(home)),
+        Some(id) if !without => network::detach(id, &places_of(home), remains),
         _ => Ok(()),
     }
 }

@@ -140,7 +140,7 @@ fn host() -> String {
 }
 
 /// Everything of a network and of workspaces on it that is still there.
-fn left(home: &Home, networks: &[&str], ids: &[&str]) -> Vec<String> {
+pub(crate) fn left(home: &Home, networks: &[&str], ids: &[&str]) -> Vec<String> {
     let root = home.root();
     let mut names = Vec::new();
     for network in networks {

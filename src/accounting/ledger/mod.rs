@@ -116,12 +116,40 @@ impl Ledger {
         &self.warnings
     }
 
-    /// Enters a line.
+    /// Enters a line; one that begins or ends a life is on the disk then.
     ///
     /// # Errors
     ///
     /// If it cannot be written as a whole; then nothing of it is there.
     pub fn append(&self, entry: &Entry) -> Result<()> {
+        self.enter(entry)?;
+        match entry.kind {
+            Kind::Interval => Ok(()),
+            Kind::Created | Kind::Ended => self.sync(),
+        }
+    }
+
+    /// Waits until every line that has been entered is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// As `fdatasync(2)` fails; nothing is known of the last lines then.
+    pub fn sync(&self) -> Result<()> {
+        // One that was full was synced when the next was begun.
+        let Some(last) = self.numbers()?.pop() else {
+            return Ok(());
+        };
+        let path = self.file(last);
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        file.sync_data().map_err(failed("write to", &path))
+    }
+
+    /// Enters a line that every reader sees at once, and that a power cut may take back until [`Ledger::sync`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::append`].
+    pub fn enter(&self, entry: &Entry) -> Result<()> {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700);
         builder
@@ -184,6 +212,7 @@ impl Ledger {
         for entry in lost.filter(|entry| entry.usage.boot != self.boot) {
             self.write(&Entry::lost(entry))?;
         }
+        self.sync()?;
         self.note_boot()
     }
 
@@ -203,10 +232,7 @@ impl Ledger {
             let errno = written.err().unwrap_or(Errno::NOSPC);
             return Err(failed("write to", &path)(errno.into()));
         }
-        match entry.kind {
-            Kind::Interval => Ok(()),
-            Kind::Created | Kind::Ended => file.sync_data().map_err(failed("write to", &path)),
-        }
+        Ok(())
     }
 
     /// The file that is appended to: the last one, or one after it when that is full.

@@ -93,6 +93,19 @@ fn what_is_entered_is_read_in_order() {
 }
 
 #[test]
+fn what_is_on_its_way_to_the_disk_is_read_as_well() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = open(&root(home.path()), "first");
+    ledger.sync().unwrap();
+    let entered = entry("a", Kind::Created, 1);
+    ledger.enter(&entered).unwrap();
+    let mut read = Vec::new();
+    ledger.replay(|entry| read.push(entry)).unwrap();
+    assert_eq!(read, [entered]);
+    ledger.sync().unwrap();
+}
+
+#[test]
 fn a_line_at_whose_writing_the_host_went_down_is_passed_over_and_no_other() {
     let home = tempfile::tempdir().unwrap();
     let root = root(home.path());

@@ -135,16 +135,41 @@ fn nothing_is_left_when_a_deletion_is_killed_at_any_message() {
     let home = Home::new();
     let bundle = whole();
     let id = home.id();
-    for number in 1..=12 {
+    // Interfaces are removed by threads that send one message each.
+    let threads = [("-f", 1), ("-f", 2)];
+    for (more, number) in threads
+        .into_iter()
+        .chain((1..=12).map(|number| ("-qq", number)))
+    {
         home.create(&bundle, &id);
         let inject = format!("inject=sendto:signal=SIGKILL:when={number}");
-        let options = ["-e", "trace=sendto", "-e", &inject];
+        let options = [more, "-e", "trace=sendto", "-e", &inject];
         traced(&home, &options, &["delete", "--force", &id]);
         home.bulkhead(["delete", "--force", &id]).ok();
         assert_eq!(
             left(&home, &["net"], &[&id]),
             Vec::<String>::new(),
-            "{number}"
+            "{more} {number}"
         );
     }
+}
+
+#[test]
+fn a_deletion_that_the_kernel_refuses_says_so_and_can_be_repeated() {
+    need!(root, cgroup2, nft, strace);
+    let home = Home::new();
+    let bundle = whole();
+    let id = home.id();
+    home.create(&bundle, &id);
+    let options = [
+        "-f",
+        "-e",
+        "trace=sendto",
+        "-e",
+        "inject=sendto:error=ENOMEM:when=1",
+    ];
+    let (_, deleted) = traced(&home, &options, &["delete", "--force", &id]);
+    assert!(!deleted);
+    home.bulkhead(["delete", "--force", &id]).ok();
+    assert_eq!(left(&home, &["net"], &[&id]), Vec::<String>::new());
 }

@@ -8,6 +8,7 @@ use bulkhead::network;
 use bulkhead::network::Places;
 use bulkhead::plan::network::Bridged;
 use bulkhead::plan::network::NetworkPlan;
+use bulkhead::sys::vanish::Remains;
 
 use super::Bare;
 use super::Runs;
@@ -130,7 +131,7 @@ fn a_hundred_on_one_bridge_come_and_go_and_nothing_is_left() {
     );
     assert_eq!(seen.iter().filter(|address| address.is_ipv4()).count(), 100);
     for id in &ids {
-        network::detach(id, &places(&home)).unwrap();
+        network::detach(id, &places(&home), &mut Remains::default()).unwrap();
     }
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     assert_eq!(left(&home, &["many"], &ids), Vec::<String>::new());
@@ -161,7 +162,7 @@ fn counters_are_those_of_the_workspace() {
             "{frames} bytes for ten pings"
         );
     }
-    network::detach(&plan.id, &places(&home)).unwrap();
+    network::detach(&plan.id, &places(&home), &mut Remains::default()).unwrap();
     assert_eq!(network::counters(&plan.link), None);
 }
 

@@ -12,6 +12,7 @@ use bulkhead::plan::network::Bridged;
 use bulkhead::plan::network::Capacity;
 use bulkhead::plan::network::NetworkPlan;
 use bulkhead::plan::network::Rate;
+use bulkhead::sys::vanish::Remains;
 
 use super::Bare;
 use super::bridged;
@@ -134,7 +135,7 @@ fn limits_hold_within_five_percent_in_both_directions() {
         let off = (found / limit - 1.0).abs();
         assert!(off < 0.05, "{found} bit/s of {limit}");
     }
-    network::detach(&member.plan.id, &places(&home)).unwrap();
+    network::detach(&member.plan.id, &places(&home), &mut Remains::default()).unwrap();
     assert_eq!(
         left(&home, &["net"], &[&member.plan.id]),
         Vec::<String>::new()
@@ -198,7 +199,7 @@ fn a_reserve_holds_while_others_flood() {
     flooded(&floods, |counters| counters.out_bytes);
     let all = floods.iter().chain([&victim]);
     for member in all {
-        network::detach(&member.plan.id, &places(&home)).unwrap();
+        network::detach(&member.plan.id, &places(&home), &mut Remains::default()).unwrap();
     }
     assert_eq!(
         left(&home, &["net"], &[&victim.plan.id]),
@@ -245,7 +246,7 @@ fn a_reserve_holds_for_what_is_received_too() {
     assert!(found > 28_500_000.0, "{found} bit/s of 30 Mbit/s reserved");
     flooded(&floods, |counters| counters.in_bytes);
     for member in floods.iter().chain([&victim]) {
-        network::detach(&member.plan.id, &places(&home)).unwrap();
+        network::detach(&member.plan.id, &places(&home), &mut Remains::default()).unwrap();
     }
 }
 

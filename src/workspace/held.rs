@@ -1,0 +1,66 @@
+//! Namespaces of a workspace that whoever stays with it holds beyond its first process: so their end, which waits for
+//! the kernel, does not stand before everything else that is to be done then.
+
+use std::os::fd::OwnedFd;
+use std::thread::JoinHandle;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+use crate::spec::asked::Asked;
+use crate::workspace::found::Workspace;
+use crate::workspace::wiring;
+
+/// What is held; dropping it ends what nobody else holds.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Where it is on a bridge. What went through its link can be looked at for as long as this is there, and whoever
+    /// removes the link need not wait for the kernel, which would be about to do the same.
+    _network: Option<OwnedFd>,
+    mounts: Option<OwnedFd>,
+}
+
+/// Mounts on their way out. Dropping this waits for their end.
+#[derive(Debug)]
+pub struct Unmounting(Option<JoinHandle<()>>);
+
+impl Workspace {
+    /// Holds the namespaces of a workspace that runs; nothing of one that has ended.
+    #[must_use]
+    pub fn hold(&self) -> Held {
+        let asked = Asked::of(&self.record.annotations).unwrap_or_default();
+        let network = wiring::asked_for(&asked).and_then(|_| self.namespace("net"));
+        Held {
+            _network: network,
+            mounts: self.namespace("mnt"),
+        }
+    }
+
+    fn namespace(&self, kind: &str) -> Option<OwnedFd> {
+        let init = self.record.init.as_ref()?;
+        let path = format!("/proc/{}/ns/{kind}", init.pid);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        // Else the number is somebody else's.
+        init.goes_on().then_some(opened)
+    }
+}
+
+impl Held {
+    /// Lets go of the mounts beside whatever is done meanwhile.
+    #[must_use]
+    pub fn unmount(&mut self) -> Unmounting {
+        let mounts = self.mounts.take();
+        // Where there can be no thread they are let go of here.
+        let thread = std::thread::Builder::new().spawn(move || drop(mounts));
+        Unmounting(thread.ok())
+    }
+}
+
+impl Drop for Unmounting {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            thread.join().unwrap_or_default();
+        }
+    }
+}
