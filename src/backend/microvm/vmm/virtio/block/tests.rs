@@ -84,7 +84,7 @@ fn order(guest: &mut Guest, kind: u32, given: &[u8]) -> u8 {
 
 fn pattern(length: usize, seed: u8) -> Vec<u8> {
     (0..length)
-        .map(|index| (index % 251) as u8 ^ seed)
+        .map(|index| u8::try_from(index % 251).unwrap() ^ seed)
         .collect()
 }
 

@@ -82,7 +82,7 @@ impl Wire {
             .chunks(2)
             .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
             .sum();
-        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
         packet.extend(5000_u16.to_be_bytes());
         packet.extend(4000_u16.to_be_bytes());
@@ -188,7 +188,9 @@ fn a_frame_is_spread_over_small_buffers() {
     guest.set_up(SMALL);
     stock(&mut guest, 16, 200);
     let host = wire.host();
-    let words: Vec<u8> = (0..1400_u32).map(|index| (index % 251) as u8).collect();
+    let words: Vec<u8> = (0..1400_u32)
+        .map(|index| u8::try_from(index % 251).unwrap())
+        .collect();
     wire.tell_guest(&host, &words);
     let frame = receive(&mut guest, &words, 200);
     assert_eq!(frame.len(), HEAD + 14 + 28 + 1400);

@@ -127,30 +127,31 @@ fn a_device_that_was_reset_can_be_used_again() {
     assert!(shouts(&mut guest));
 }
 
+/// Brings a new driver to a stage; it does what it must before the next.
+fn brought_to(guest: &mut Guest, stages: &[u32]) {
+    guest.status(0);
+    for stage in stages {
+        if *stage == 11 {
+            guest.choose(1 << VIRTIO_F_VERSION_1);
+        }
+        guest.status(*stage);
+        if *stage == 11 {
+            assert!(guest.set_up_queue(0, 16));
+        }
+    }
+}
+
 #[test]
 fn every_status_but_the_next_one_is_as_if_it_were_not_written() {
     let mut guest = Guest::new(Shouter::default());
-    for (index, stage) in [0].iter().chain(&STAGES).enumerate() {
+    // Without features FEATURES_OK is not taken: who is at the third stage has chosen none here.
+    let next = [1, 3, 3, 15, 15];
+    for (index, stage) in [0].into_iter().chain(STAGES).enumerate() {
         for written in 1..=255 {
-            guest.status(0);
-            for before in &STAGES[..index] {
-                if *before == 11 {
-                    guest.choose(1 << VIRTIO_F_VERSION_1);
-                }
-                if *before == 15 {
-                    guest.set_up_queue(0, 16);
-                }
-                guest.status(*before);
-            }
-            assert_eq!(guest.register(virtio_mmio::VIRTIO_MMIO_STATUS), *stage);
-            // Without features FEATURES_OK is not taken: the driver has chosen none here.
+            brought_to(&mut guest, &STAGES[..index]);
             guest.status(written);
-            let next = [1, 3, 3, 15, 15][index];
-            let expected = if written == next || written == stage | 0x80 {
-                written
-            } else {
-                *stage
-            };
+            let moves = written == next[index] || written == stage | 0x80;
+            let expected = if moves { written } else { stage };
             let seen = guest.register(virtio_mmio::VIRTIO_MMIO_STATUS);
             assert_eq!(seen, expected, "{written:#x} at {stage:#x}");
         }
@@ -231,16 +232,17 @@ fn a_queue_is_taken_only_where_it_can_be() {
 fn queues_do_not_change_once_the_driver_is_ready() {
     let mut guest = Guest::ready(Shouter::default());
     assert!(shouts(&mut guest));
-    for queue in [0, 1] {
+    // The driver may select, ring, acknowledge and reset.
+    let frozen = (0x30..0x100).step_by(4);
+    let frozen = frozen.filter(|offset| ![0x30, 0x50, 0x64, 0x70].contains(offset));
+    let values = [0, 1, 8, 0x4000, u32::MAX];
+    let writes = frozen.flat_map(|offset| values.map(|value| (offset, value)));
+    for (queue, (offset, value)) in [0, 1].into_iter().flat_map(|queue| {
+        let writes = writes.clone();
+        writes.map(move |write| (queue, write))
+    }) {
         guest.set(virtio_mmio::VIRTIO_MMIO_QUEUE_SEL, queue);
-        for offset in (0x30..0x100).step_by(4) {
-            // The driver may select, ring, acknowledge and reset.
-            if ![0x30, 0x50, 0x64, 0x70].contains(&offset) {
-                for value in [0, 1, 8, 0x4000, u32::MAX] {
-                    guest.set(offset, value);
-                }
-            }
-        }
+        guest.set(offset, value);
         assert_eq!(guest.register(virtio_mmio::VIRTIO_MMIO_QUEUE_READY), 1);
     }
     assert!(shouts(&mut guest));
