@@ -118,7 +118,9 @@ impl Index {
 
     /// Adds a module to a list, after all that it needs; what is there already is left where it is.
     fn order(&mut self, name: &str, list: &mut Vec<String>) -> Result<(), GuestError> {
-        // Each name is looked at twice: when what it needs is not yet in the list, and when it is.
+        // Each name is looked at twice: when what it needs is not yet in the list, and when it is. Who is met again in
+        // between needs itself, by way of others, and is loaded after them.
+        let mut begun = BTreeSet::new();
         let mut open = vec![(name.to_owned(), false)];
         while let Some((name, ready)) = open.pop() {
             if list.contains(&name) || !self.has(&name) {
@@ -126,6 +128,9 @@ impl Index {
             }
             if ready {
                 list.push(name);
+                continue;
+            }
+            if !begun.insert(name.clone()) {
                 continue;
             }
             self.look_into(&name)?;
