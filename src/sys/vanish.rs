@@ -139,8 +139,10 @@ fn outcome(bytes: &[u8], index: u32) -> Option<Result<()>> {
         match message.message_type() {
             NLMSG_ERROR => {
                 let code = i32::from_ne_bytes(*payload.first_chunk()?);
-                let refused = Errno::from_raw_os_error(code.saturating_abs());
-                return Some(if code == 0 { Ok(()) } else { Err(refused) });
+                return Some(match code {
+                    0 => Ok(()),
+                    code => Err(Errno::from_raw_os_error(code.saturating_abs())),
+                });
             }
             GONE if payload.first() == Some(&ITSELF) => {
                 let number = payload.get(4..)?.first_chunk()?;
