@@ -23,6 +23,8 @@ use crate::agent::wire;
 use crate::plan::Plan;
 use crate::plan::ProcessPlan;
 use crate::plan::machine::GuestLimits;
+use crate::sys::clone::Spawned;
+use crate::sys::process;
 use crate::sys::process::Exit;
 
 /// Where a workspace's first process is found again by another command: small, and serialisable.
@@ -92,6 +94,23 @@ pub struct Made {
     pub process: OwnedFd,
     /// Where it reports, and waits for its start if nobody else gives it.
     pub channel: OwnedFd,
+}
+
+impl Made {
+    /// What a process that was just born is found again by; a short program may have ended by now, but nobody has taken its
+    /// remains away.
+    pub(crate) fn of(born: Spawned, channel: OwnedFd) -> Result<Self, BackendError> {
+        let start_time = process::start_time(born.pid)
+            .map_err(BackendError::kernel("read the process's start time"))?;
+        Ok(Self {
+            handle: Handle {
+                pid: born.pid,
+                start_time,
+            },
+            process: born.pidfd,
+            channel,
+        })
+    }
 }
 
 /// What can be put in an enclosure: a process tree on this kernel, or a machine with a kernel of its own.

@@ -103,18 +103,10 @@ impl Blueprint {
         let rootfs = bundle.join(&spec.root.path);
         let (layer, root_owner) = layer::check(asked.layer.as_ref(), &rootfs)?;
         let mut options = plan::Options {
-            id: wish.id.to_string(),
-            bundle: bundle.clone(),
-            no_pivot: wish.no_pivot,
-            no_new_keyring: wish.no_new_keyring,
             preserved: descriptors.count,
-            rootless: host.caller.uid != 0,
-            nested: host.caller.in_user_namespace,
-            cgroup: None,
-            placed_later: false,
-            apparmor: apparmor(),
             layer,
             root_owner,
+            ..options(wish, &bundle, &host)
         };
         let machine = Ground {
             isolation,
@@ -144,6 +136,20 @@ impl Blueprint {
             notifies,
             asked,
         })
+    }
+}
+
+/// What the caller and the machine decide of a plan.
+fn options(wish: &Wish, bundle: &Path, host: &Host) -> plan::Options {
+    plan::Options {
+        id: wish.id.to_string(),
+        bundle: bundle.to_owned(),
+        no_pivot: wish.no_pivot,
+        no_new_keyring: wish.no_new_keyring,
+        rootless: host.caller.uid != 0,
+        nested: host.caller.in_user_namespace,
+        apparmor: apparmor(),
+        ..plan::Options::default()
     }
 }
 

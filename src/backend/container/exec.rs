@@ -11,7 +11,6 @@ use super::outside;
 use super::second;
 use crate::backend::Attendant;
 use crate::backend::BackendError;
-use crate::backend::Handle;
 use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::Target;
@@ -75,18 +74,7 @@ pub(super) fn exec(
         process::end(born.pidfd.as_fd());
         return Err(error);
     }
-    // A short program may have ended by now, but nobody has taken its remains away.
-    let start_time = process::start_time(born.pid)
-        .map_err(BackendError::kernel("read the process's start time"))?;
-    let handle = Handle {
-        pid: born.pid,
-        start_time,
-    };
-    Ok(Made {
-        handle,
-        process: born.pidfd,
-        channel: here,
-    })
+    Made::of(born, here)
 }
 
 fn attend(

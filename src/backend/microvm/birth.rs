@@ -15,12 +15,12 @@ use rustix::fs::OFlags;
 
 use crate::backend::Attendant;
 use crate::backend::BackendError;
-use crate::backend::Handle;
 use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::dialogue;
 use crate::backend::dialogue::Dialogue;
 use crate::backend::dialogue::Turn;
+use crate::backend::microvm::Machine;
 use crate::backend::microvm::MicroVm;
 use crate::backend::microvm::SOCKET;
 use crate::backend::microvm::keeper;
@@ -45,18 +45,7 @@ pub(super) fn create(
     attendant: &mut dyn Attendant,
 ) -> std::result::Result<Made, BackendError> {
     let machine = wall.machine.ok_or(BackendError::OutOfTurn)?;
-    let network = machine.plan.network.as_ref();
-    let joined = network.map(|path| {
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(
-            BackendError::kernel(format!("join network namespace {}", path.display())),
-        )
-    });
-    let joined = joined.transpose()?;
-    if joined.as_ref().is_some_and(is_own) {
-        // Everything that arrives there would be led into the machine.
-        let words = "linux.namespaces[].path: is the network of this program itself; a microVM needs one of its own";
-        return Err(BackendError::Machine(words.to_owned()));
-    }
+    let joined = joined(machine)?;
     let (here, there) =
         socket::pair().map_err(BackendError::kernel("make a channel to the process"))?;
     let listener = socket::listen_stream(wall.home, SOCKET)
@@ -102,16 +91,23 @@ pub(super) fn create(
         process::end(born.pidfd.as_fd());
         return Err(error);
     }
-    let start_time = process::start_time(born.pid)
-        .map_err(BackendError::kernel("read the process's start time"))?;
-    Ok(Made {
-        handle: Handle {
-            pid: born.pid,
-            start_time,
-        },
-        process: born.pidfd,
-        channel: here,
-    })
+    Made::of(born, here)
+}
+
+/// The network namespace that is to be joined.
+fn joined(machine: &Machine) -> std::result::Result<Option<OwnedFd>, BackendError> {
+    let Some(path) = machine.plan.network.as_ref() else {
+        return Ok(None);
+    };
+    let network = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(
+        BackendError::kernel(format!("join network namespace {}", path.display())),
+    )?;
+    if is_own(&network) {
+        // Everything that arrives there would be led into the machine.
+        let words = "linux.namespaces[].path: is the network of this program itself; a microVM needs one of its own";
+        return Err(BackendError::Machine(words.to_owned()));
+    }
+    Ok(Some(network))
 }
 
 /// Whether a namespace is the one that this process is in.

@@ -11,7 +11,6 @@ use crate::agent::wire::Request;
 use crate::agent::wire::Streams;
 use crate::backend::Attendant;
 use crate::backend::BackendError;
-use crate::backend::Handle;
 use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::dialogue::Dialogue;
@@ -65,16 +64,7 @@ pub(super) fn exec(
         process::end(born.pidfd.as_fd());
         return Err(error);
     }
-    let start_time = process::start_time(born.pid)
-        .map_err(BackendError::kernel("read the process's start time"))?;
-    Ok(Made {
-        handle: Handle {
-            pid: born.pid,
-            start_time,
-        },
-        process: born.pidfd,
-        channel: here,
-    })
+    Made::of(born, here)
 }
 
 /// What the process that stands for a program has of its maker's.

@@ -82,12 +82,9 @@ pub(super) struct Given<'a> {
 
 /// Starts the VMM of a machine.
 pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
-    let doing = |what: &str| BackendError::kernel(format!("{what} for the machine"));
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let serial = rustix::fs::openat(given.home, SERIAL, flags, Mode::from(0o600))
         .map_err(doing("open the log"))?;
-    let memory =
-        |name| rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(doing("make a file"));
     let (report, complaint) = (memory("report")?, memory("complaint")?);
     let config = MachineConfig {
         serial: Some(LogConfig {
@@ -110,14 +107,7 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
         nics: given.carried.iter().map(nic).collect(),
         ..config(machine)
     };
-    let mut text = File::from(memory("config")?);
-    let written = serde_json::to_vec(&config).map_err(std::io::Error::from);
-    written
-        .and_then(|bytes| text.write_all(&bytes))
-        .and_then(|()| text.rewind())
-        .map_err(|error| {
-            doing("write the document")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        })?;
+    let text = document(&config)?;
     let threads = given.parts.into_iter();
     let threads = threads.flat_map(|parts| [&parts.vcpu, &parts.vmm]);
     let taps = given.carried.iter().map(|one| &one.tap);
@@ -137,9 +127,11 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
         report,
         complaint,
         serial,
-        server: given.server.process.try_clone().map_err(|error| {
-            doing("keep the file server")(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        })?,
+        server: given
+            .server
+            .process
+            .try_clone()
+            .map_err(|error| doing("keep the file server")(errno(&error)))?,
     };
     // Meanwhile the VMM has begun: what takes longest begins first.
     if let Err(error) = given.server.ready() {
@@ -147,6 +139,30 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
         return Err(error);
     }
     Ok(vmm)
+}
+
+fn doing(what: &str) -> impl FnOnce(Errno) -> BackendError {
+    BackendError::kernel(format!("{what} for the machine"))
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// A file that nobody else sees.
+fn memory(name: &str) -> Result<OwnedFd> {
+    rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(doing("make a file"))
+}
+
+/// The machine's document in such a file, at its beginning.
+fn document(config: &MachineConfig) -> Result<File> {
+    let mut text = File::from(memory("config")?);
+    serde_json::to_vec(config)
+        .map_err(std::io::Error::from)
+        .and_then(|bytes| text.write_all(&bytes))
+        .and_then(|()| text.rewind())
+        .map_err(|error| doing("write the document")(errno(&error)))?;
+    Ok(text)
 }
 
 fn nic(carried: &Carried) -> NicConfig {
