@@ -25,6 +25,9 @@ const CGROUP2_MAGIC: i64 = 0x6367_7270;
 /// As others see it; who may write to a group is decided by its owner.
 const MODE: Mode = Mode::from_raw_mode(0o755);
 
+/// Bytes that are read at once.
+const PAGE: usize = 4096;
+
 /// One cgroup directory.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -224,16 +227,14 @@ impl State {
 
 /// Reads an open file from its beginning.
 pub(super) fn read_again(file: &OwnedFd) -> Result<String> {
-    let mut bytes = Vec::with_capacity(4096);
+    let mut bytes = Vec::new();
     loop {
-        let at = bytes.len();
-        bytes.resize(at + 4096, 0);
-        let offset = u64::try_from(at).map_err(|_| Errno::FBIG)?;
-        let count =
-            rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut bytes[at..], offset))?;
-        bytes.truncate(at + count);
-        if count == 0 {
-            return String::from_utf8(bytes).map_err(|_| Errno::ILSEQ);
+        bytes.reserve(PAGE);
+        let offset = u64::try_from(bytes.len()).map_err(|_| Errno::FBIG)?;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), offset) {
+            Ok(0) => return String::from_utf8(bytes).map_err(|_| Errno::ILSEQ),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::plan::network::INSIDE;
 use crate::plan::network::Link;
 use crate::spec::asked::Asked;
 use crate::spec::asked::Network;
+use crate::sys::process;
 use crate::workspace::found::Workspace;
 use crate::workspace::record::Record;
 
@@ -40,7 +41,8 @@ pub fn of(record: &Record) -> Option<Vec<Interface>> {
     if namespace(&pid)? == namespace("self")? {
         return None;
     }
-    let table = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
+    let table = process::told(format!("/proc/{pid}/net/dev")).ok()?;
+    let table = String::from_utf8(table).ok()?;
     // Between the two looks the number may have become somebody else's.
     init.goes_on().then(|| parse(&table))
 }
