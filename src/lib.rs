@@ -17,6 +17,8 @@
 )]
 pub mod sys;
 
+pub mod defence;
+
 pub mod spec;
 
 pub mod host;

@@ -76,6 +76,10 @@ pub(super) fn set_up() -> anyhow::Result<Group> {
 
 /// The root that the kernel unpacks its first files into cannot be left by `pivot_root(2)`; a second mount of it that
 /// covers it can.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "in a guest that is starting nobody else can change a path"
+)]
 fn leave_the_first_root() -> Result<(), Errno> {
     let cover = "/sysroot";
     std::fs::create_dir_all(cover).map_err(|_| Errno::IO)?;
@@ -86,6 +90,10 @@ fn leave_the_first_root() -> Result<(), Errno> {
     rustix::process::chdir("/")
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "in a guest that is starting nobody else can change a path"
+)]
 fn mount(
     kind: &str,
     source: &str,
@@ -99,6 +107,10 @@ fn mount(
 }
 
 /// Mounts what the host shares; a machine may have nothing of it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "in a guest that is starting nobody else can change a path"
+)]
 fn share() -> anyhow::Result<()> {
     std::fs::create_dir_all(SHARE).context("make the place of the share")?;
     match rustix::mount::mount(TAG, SHARE, "virtiofs", MountFlags::empty(), c"") {

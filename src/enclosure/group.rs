@@ -16,6 +16,7 @@ use rustix::fs::OFlags;
 use rustix::fs::ResolveFlags;
 use rustix::fs::Uid;
 
+use crate::defence::Defence;
 use crate::sys::Errno;
 use crate::sys::Result;
 
@@ -65,10 +66,15 @@ impl Group {
     /// As `openat2(2)`: `ENOENT` if there is none, `EXDEV` if the path leaves this group.
     pub(super) fn below(&self, path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH
-            | ResolveFlags::NO_XDEV
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS;
+        let resolve = match Defence::CgroupBelow.is_out() {
+            true => ResolveFlags::empty(),
+            false => {
+                ResolveFlags::BENEATH
+                    | ResolveFlags::NO_XDEV
+                    | ResolveFlags::NO_SYMLINKS
+                    | ResolveFlags::NO_MAGICLINKS
+            }
+        };
         let directory = rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve)?;
         Ok(Self { directory })
     }

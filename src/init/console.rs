@@ -14,6 +14,7 @@ use rustix::termios::Winsize;
 use super::Doing;
 use super::report::Reason;
 use super::report::Trouble;
+use crate::defence::Defence;
 use crate::plan::step::Console;
 use crate::sys::Errno;
 use crate::sys::mount;
@@ -70,6 +71,7 @@ impl Doing {
         let master = match &self.root {
             Some(root) => path::open_in(root, multiplexer, flags)?,
             None => {
+                // host path: the root itself.
                 let root = rustix::fs::open(
                     "/",
                     OFlags::PATH | OFlags::CLOEXEC,
@@ -80,7 +82,7 @@ impl Doing {
         };
         let genuine = path::is_device(master.as_fd(), 5, 2)?
             && rustix::fs::fstatfs(&master)?.f_type == DEVPTS_MAGIC;
-        if !genuine {
+        if !genuine && !Defence::Multiplexer.is_out() {
             return Err(Trouble::because(Reason::WrongDevice, Errno::NOTTY));
         }
         rustix::pty::unlockpt(&master)?;
@@ -92,7 +94,11 @@ impl Doing {
         let root = self.root()?;
         let console = Path::new("/dev/console");
         path::make_file(root, console)?;
-        let place = path::open_in(root, console, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let flags = match Defence::ConsoleLink.is_out() {
+            true => OFlags::PATH,
+            false => OFlags::PATH | OFlags::NOFOLLOW,
+        };
+        let place = path::open_in(root, console, flags)?;
         if path::is_kind(place.as_fd(), rustix::fs::FileType::Symlink)? {
             return Err(Trouble::because(Reason::WrongDevice, Errno::LOOP));
         }

@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 use rustix::fs::Stat;
 use rustix::fs::Uid;
 
+use crate::defence::Defence;
 use crate::sys::Errno;
 use crate::sys::Result;
 
@@ -48,7 +49,10 @@ fn directory(from: &OwnedFd, to: &OwnedFd, levels: u32) -> Result<()> {
 fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, levels: u32) -> Result<()> {
     let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-    let plain = OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let plain = match Defence::CopyThroughNoLink.is_out() {
+        true => OFlags::CLOEXEC,
+        false => OFlags::CLOEXEC | OFlags::NOFOLLOW,
+    };
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             rustix::fs::mkdirat(to, name, Mode::RWXU)?;

@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 use super::Doing;
 use super::report::Reason;
 use super::report::Trouble;
+use crate::defence::Defence;
 use crate::plan::step::Device;
 use crate::sys::Errno;
 use crate::sys::mount;
@@ -55,6 +56,7 @@ impl Doing {
 
     /// Mounts the host's node of the same path.
     fn show_device(&mut self, device: &Device) -> Done {
+        // host path: the host's own node, which is looked at before it is shown.
         let node = mount::copy_tree_at(&device.path, false, true)?;
         let stat = rustix::fs::fstat(&node)?;
         if stat.st_rdev != rustix::fs::makedev(device.major, device.minor) {
@@ -85,7 +87,7 @@ fn verify(parent: BorrowedFd<'_>, name: &OsStr, kind: FileType, number: u64) -> 
     let stat = rustix::fs::fstat(&node)?;
     let same = FileType::from_raw_mode(stat.st_mode) == kind
         && (kind == FileType::Fifo || stat.st_rdev == number);
-    if same {
+    if same || Defence::DeviceIdentity.is_out() {
         Ok(())
     } else {
         Err(Trouble::because(Reason::WrongDevice, Errno::EXIST))

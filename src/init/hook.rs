@@ -46,6 +46,7 @@ impl Doing {
 
 /// This process's number as the host sees it: asked of the host's `proc`, while that is still there.
 pub(super) fn number_outside() -> Option<i32> {
+    // host path: this process, in the host's proc.
     std::fs::read_link("/proc/self")
         .ok()?
         .to_str()?

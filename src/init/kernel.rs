@@ -61,6 +61,7 @@ impl Doing {
 
 /// Sets how eagerly the kernel ends this process; the host's `proc` is still in its place.
 pub(super) fn set_oom_score(score: i32) -> Done {
+    // host path: this process, in the host's proc, before the root is entered.
     std::fs::write("/proc/self/oom_score_adj", score.to_string()).map_err(|error| {
         Trouble::from(Errno::from_raw_os_error(
             error.raw_os_error().unwrap_or(libc::EIO),

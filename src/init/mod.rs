@@ -83,16 +83,6 @@ pub fn furnish(
     root: OwnedFd,
     mounts: BTreeMap<usize, OwnedFd>,
 ) -> std::result::Result<(), (usize, Trouble)> {
-    let (channel, _nobody) = crate::sys::socket::pair().map_err(|errno| (0, errno.into()))?;
-    let mut doing = Doing::new(Outfit {
-        channel,
-        listener: None,
-        console: None,
-        mounts,
-        layers: None,
-        timed: false,
-    });
-    doing.root = Some(root);
     let into_root = |step: &Step| {
         matches!(
             step,
@@ -103,8 +93,31 @@ pub fn furnish(
                 | Step::Directory(_)
         )
     };
-    let wanted = steps.iter().enumerate().filter(|(_, step)| into_root(step));
-    for (index, step) in wanted {
+    below(steps, root, mounts, into_root)
+}
+
+/// Does the steps that `wanted` picks, each of which needs the root alone, on `root`.
+///
+/// # Errors
+///
+/// As [`furnish`].
+pub fn below(
+    steps: &[Step],
+    root: OwnedFd,
+    mounts: BTreeMap<usize, OwnedFd>,
+    wanted: impl Fn(&Step) -> bool,
+) -> std::result::Result<(), (usize, Trouble)> {
+    let (channel, _nobody) = crate::sys::socket::pair().map_err(|errno| (0, errno.into()))?;
+    let mut doing = Doing::new(Outfit {
+        channel,
+        listener: None,
+        console: None,
+        mounts,
+        layers: None,
+        timed: false,
+    });
+    doing.root = Some(root);
+    for (index, step) in steps.iter().enumerate().filter(|(_, step)| wanted(step)) {
         doing
             .step(index, step)
             .map_err(|trouble| (index, trouble))?;

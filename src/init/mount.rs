@@ -13,6 +13,7 @@ use super::Doing;
 use super::copy;
 use super::report::Reason;
 use super::report::Trouble;
+use crate::defence::Defence;
 use crate::plan::step::Attributes;
 use crate::plan::step::Bind;
 use crate::plan::step::Entry;
@@ -51,6 +52,7 @@ const REPLACEABLE: [&str; 10] = [
 impl Doing {
     /// Copies the tree at the root's path, puts the copy over it and holds it.
     pub(super) fn take_root(&mut self, root: &Path, cut_off: bool) -> Done {
+        // host path: the root itself, which the caller named.
         let tree = mount::copy_tree_at(root, true, true)?;
         if cut_off {
             let change = Change {
@@ -60,6 +62,7 @@ impl Doing {
             mount::set_attributes(tree.as_fd(), &change, true)?;
         }
         make_parent_private(root)?;
+        // host path: the root itself, which the caller named.
         let place = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         mount::attach(&tree, &place)?;
         self.root = Some(tree);
@@ -69,6 +72,7 @@ impl Doing {
     /// Holds a directory as the root, without mounting anything.
     pub(super) fn hold_root(&mut self, root: &Path) -> Done {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // host path: the root itself, which the caller named.
         self.root = Some(rustix::fs::open(root, flags, Mode::empty())?);
         Ok(())
     }
@@ -85,6 +89,7 @@ impl Doing {
                 let Some(instead) = &wanted.otherwise else {
                     return Err(trouble);
                 };
+                // host path: a directory of the host's own.
                 mount::copy_tree_at(instead, true, true)?
             }
             other => other?,
@@ -105,7 +110,7 @@ impl Doing {
         let root = self.root()?;
         let mode = Mode::from_raw_mode(0o755);
         let directory = OFlags::PATH | OFlags::DIRECTORY;
-        let found = if wanted.ordinary {
+        let found = if wanted.ordinary && !Defence::OrdinaryDirectory.is_out() {
             path::open_plain_in(root, &wanted.destination, directory)
         } else {
             path::open_in(root, &wanted.destination, directory)
@@ -127,6 +132,7 @@ impl Doing {
     pub(super) fn bind(&mut self, index: usize, wanted: &Bind) -> Done {
         let tree = match self.outfit.mounts.remove(&index) {
             Some(tree) => tree,
+            // host path: the source, which the caller named.
             None => mount::copy_tree_at(&wanted.source, wanted.recursive, wanted.follow)?,
         };
         if wanted.copy_link && path::is_kind(tree.as_fd(), rustix::fs::FileType::Symlink)? {
@@ -138,7 +144,10 @@ impl Doing {
             );
         }
         change(&tree, &wanted.attributes)?;
-        let place = self.place_for(wanted, &tree)?;
+        let mut place = self.place_for(wanted, &tree)?;
+        if Defence::TargetByDescriptor.is_out() {
+            place = path::open_anywhere(self.root()?, &wanted.destination, OFlags::PATH)?;
+        }
         refuse_inside_proc(&place, &wanted.destination)?;
         Ok(mount::attach(&tree, &place)?)
     }
@@ -180,16 +189,20 @@ impl Doing {
         match entry {
             Entry::Pivot => pivot()?,
             Entry::Move => {
+                // host path: the root itself, which is about to be covered.
                 let top = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
                 match mount::attach(root, &top) {
                     // An overlay may be there already.
                     Ok(()) | Err(Errno::LOOP) => {}
                     Err(errno) => return Err(errno.into()),
                 }
+                // host path: the directory that was just entered by its descriptor.
                 rustix::process::chroot(".")?;
             }
+            // host path: the directory that was just entered by its descriptor.
             Entry::Chroot => rustix::process::chroot(".")?,
         }
+        // host path: the root itself.
         Ok(rustix::process::chdir("/")?)
     }
 
@@ -344,7 +357,7 @@ fn set_unless_locked(tree: &OwnedFd, change: &Change, recursive: bool) -> Done {
 
 /// Nothing may hide what the kernel says in `/proc`: labels and parameters are written there.
 fn refuse_inside_proc(place: &OwnedFd, destination: &Path) -> Done {
-    if rustix::fs::fstatfs(place)?.f_type != PROC_MAGIC {
+    if rustix::fs::fstatfs(place)?.f_type != PROC_MAGIC || Defence::InsideProc.is_out() {
         return Ok(());
     }
     let inside = path::relative(destination);
@@ -366,6 +379,7 @@ pub(super) fn make_parent_private(root: &Path) -> Done {
         ..Change::default()
     };
     for above in root.ancestors() {
+        // host path: a directory above the root, which the caller named.
         let place = rustix::fs::open(above, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         match mount::set_attributes(place.as_fd(), &change, false) {
             Err(Errno::INVAL) => {}
@@ -377,6 +391,7 @@ pub(super) fn make_parent_private(root: &Path) -> Done {
 
 /// Exchanges the root and lets go of the old one, without a word to the mounts outside.
 fn pivot() -> Done {
+    // host path: the root itself, before it is left.
     let old = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     rustix::process::pivot_root(".", ".")?;
     let quiet = Change {
@@ -385,6 +400,7 @@ fn pivot() -> Done {
     };
     rustix::process::fchdir(&old)?;
     mount::set_attributes(old.as_fd(), &quiet, true)?;
+    // host path: the directory that was just entered by its descriptor.
     Ok(rustix::mount::unmount(
         ".",
         rustix::mount::UnmountFlags::DETACH,

@@ -77,6 +77,7 @@ fn lifted(wanted: &Overlay, layers: &Layers) -> std::result::Result<OwnedFd, Tro
     mount::attach(&layers.lower, &top)?;
     mount::attach(&layers.home, &top)?;
     let made = make(wanted, [&layers.lower, &layers.upper, &layers.work])?;
+    // host path: where this process is.
     let here = rustix::fs::open(
         ".",
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -84,9 +85,11 @@ fn lifted(wanted: &Overlay, layers: &Layers) -> std::result::Result<OwnedFd, Tro
     );
     // The second was put over the first and goes with it.
     rustix::process::fchdir(&layers.lower)?;
+    // host path: the directory that was just entered by its descriptor.
     rustix::mount::unmount(".", rustix::mount::UnmountFlags::DETACH)?;
     match here {
         Ok(here) => rustix::process::fchdir(here)?,
+        // host path: the root itself.
         Err(_) => rustix::process::chdir("/")?,
     }
     Ok(made)
@@ -106,6 +109,7 @@ fn make(wanted: &Overlay, layers: [&OwnedFd; 3]) -> std::result::Result<OwnedFd,
 
 fn open(path: &Path) -> std::result::Result<OwnedFd, Trouble> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // host path: a layer, which the caller named.
     rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| {
         let mut trouble = Trouble::from(errno);
         trouble.detail = format!("open {:?}", OsStr::new(path));

@@ -14,6 +14,7 @@ use rustix::fs::OFlags;
 use super::Doing;
 use super::report::Reason;
 use super::report::Trouble;
+use crate::plan::accounts;
 use crate::plan::step::Program;
 use crate::plan::step::Step;
 use crate::sys::Errno;
@@ -22,7 +23,7 @@ use crate::sys::path;
 use crate::sys::process;
 
 /// The longest user database that is read, in bytes: it belongs to the image.
-const LONGEST_DATABASE: usize = 16 << 20;
+const LONGEST_DATABASE: usize = 1 << 20;
 /// Where a program is looked for when the environment has no `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin:/sbin:/usr/sbin:/usr/local/bin:/usr/local/sbin";
 
@@ -37,6 +38,7 @@ impl Doing {
     /// Finds the program with the rights that it will have, so that a missing one fails the creation
     /// and not the start.
     pub(super) fn look_up(&mut self, wanted: &Program) -> std::result::Result<(), Trouble> {
+        // host path: the root itself.
         let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let path = find(&root, wanted)?;
         let environment = environment(&root, wanted)?;
@@ -129,15 +131,10 @@ fn environment(root: &OwnedFd, wanted: &Program) -> Result<Vec<CString>> {
     Ok(environment)
 }
 
-/// The home directory of a user, from the image's own database (`passwd(5)`).
+/// The home directory of a user, from the image's own database.
 fn home_of(root: &OwnedFd, uid: u32) -> Option<String> {
     let database = path::read_small(root, Path::new("/etc/passwd"), LONGEST_DATABASE).ok()?;
-    String::from_utf8_lossy(&database).lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let number: u32 = fields.nth(2)?.parse().ok()?;
-        let home = fields.nth(2)?;
-        (number == uid && !home.is_empty()).then(|| home.to_owned())
-    })
+    accounts::home_of(&database, uid)
 }
 
 /// Prints how long a step took, where `--debug` asked for it.

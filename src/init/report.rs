@@ -224,7 +224,9 @@ impl Message {
             .ok_or(Errno::BADMSG)
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Reads a message; none for bytes that are none.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first_chunk::<2>()?;
         let (number, rest) = rest.split_first_chunk::<4>()?;
         let number = i32::from_ne_bytes(*number);

@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::Mode;
@@ -10,6 +11,7 @@ use super::Doing;
 use super::report::Message;
 use super::report::Reason;
 use super::report::Trouble;
+use crate::defence::Defence;
 use crate::plan::step::Capabilities;
 use crate::plan::step::Filter;
 use crate::plan::step::Scheduling;
@@ -32,6 +34,9 @@ const NEW_CGROUP: u64 = 0x0200_0000;
     reason = "the steps that need earlier ones are done elsewhere"
 )]
 pub(super) fn apply(step: &Step) -> Result<()> {
+    if defended_by(step).is_some_and(Defence::is_out) {
+        return Ok(());
+    }
     match step {
         Step::BecomeRoot => become_root(),
         Step::CgroupNamespace => namespace::leave(NEW_CGROUP),
@@ -54,6 +59,21 @@ pub(super) fn apply(step: &Step) -> Result<()> {
         Step::Capabilities(sets) => set_capabilities(*sets),
         Step::NoNewPrivileges => identity::no_new_privileges(),
         _ => Err(Errno::NOSYS),
+    }
+}
+
+/// The defence that a step is the whole of.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the steps that defend nothing are the many"
+)]
+fn defended_by(step: &Step) -> Option<Defence> {
+    match step {
+        Step::Session => Some(Defence::Session),
+        Step::Keyring(_) => Some(Defence::Keyring),
+        Step::Bound(_) => Some(Defence::Bounding),
+        Step::NoNewPrivileges => Some(Defence::NoNewPrivileges),
+        _ => None,
     }
 }
 
@@ -89,7 +109,10 @@ fn schedule(wanted: &Scheduling) -> Result<()> {
 fn set_capabilities(wanted: Capabilities) -> Result<()> {
     let held = identity::capabilities()?.permitted;
     let permitted = wanted.permitted & held;
-    let inheritable = wanted.inheritable & held;
+    let inheritable = match Defence::Inheritable.is_out() {
+        true => permitted,
+        false => wanted.inheritable & held,
+    };
     identity::set_capabilities(Sets {
         effective: wanted.effective & permitted,
         permitted,
@@ -109,7 +132,8 @@ impl Doing {
             give_stream(*standard, user.uid)?;
         }
         identity::keep_capabilities(true)?;
-        if let Some(groups) = &user.groups {
+        let groups = user.groups.as_ref();
+        if let Some(groups) = groups.filter(|_| !Defence::Groups.is_out()) {
             match identity::set_groups(groups) {
                 // A user namespace in which groups cannot be set has none to take away.
                 Err(Errno::PERM) if groups.is_empty() => {}
@@ -128,6 +152,9 @@ impl Doing {
     /// Loads a filter. Where it has an agent, the other side takes the listener before anything else is called:
     /// from here on only `write(2)`, `read(2)` and what the program itself needs.
     pub(super) fn load_filter(&mut self, filter: &Filter) -> std::result::Result<(), Trouble> {
+        if Defence::Seccomp.is_out() {
+            return Ok(());
+        }
         let instructions = filter.instructions.iter();
         let instructions = instructions.map(|one| (one.code, one.jt, one.jf, one.k));
         let Some(listener) = seccomp::load(instructions, filter.flags)? else {
@@ -164,7 +191,8 @@ fn give_stream(stream: std::os::fd::BorrowedFd<'_>, uid: u32) -> Result<()> {
     };
     let kind = FileType::from_raw_mode(stat.st_mode);
     let terminal = kind == FileType::CharacterDevice && rustix::termios::isatty(stream);
-    if stat.st_uid == uid || !(kind == FileType::Fifo || terminal) {
+    let ours = kind == FileType::Fifo || terminal || Defence::StreamOwner.is_out();
+    if stat.st_uid == uid || !ours {
         return Ok(());
     }
     match rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(uid)), None) {
@@ -173,17 +201,51 @@ fn give_stream(stream: std::os::fd::BorrowedFd<'_>, uid: u32) -> Result<()> {
     }
 }
 
-/// Enters a directory through no magic link, and sees that it lies inside the root: a descriptor of a
-/// directory outside would otherwise be a way out.
+/// Enters a directory through no magic link: a descriptor of a directory outside would otherwise be a way out.
 fn go(path: &Path) -> std::result::Result<(), Trouble> {
     use rustix::fs::OFlags;
+    // host path: the root itself.
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let directory = crate::sys::path::open_in(&root, path, OFlags::PATH | OFlags::DIRECTORY)?;
-    rustix::process::fchdir(&directory)?;
+    enter(&directory)
+}
+
+/// Enters an opened directory, and sees that it lies inside the root: of one that does not, the kernel says
+/// `(unreachable)`.
+fn enter(directory: &OwnedFd) -> std::result::Result<(), Trouble> {
+    rustix::process::fchdir(directory)?;
     let here = rustix::process::getcwd(Vec::new())?;
-    if here.to_bytes().starts_with(b"/") {
+    if here.to_bytes().starts_with(b"/") || Defence::WorkingDirectory.is_out() {
         Ok(())
     } else {
         Err(Trouble::because(Reason::OutsideRoot, Errno::NOENT))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::OFlags;
+
+    /// `CLONE_FS`: a thread with a root and a working directory of its own.
+    const OWN_DIRECTORIES: u64 = 0x200;
+
+    #[test]
+    fn a_directory_outside_the_root_is_not_entered() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let thread = std::thread::spawn(move || {
+            namespace::leave(OWN_DIRECTORIES).unwrap();
+            let open = |path: &Path| {
+                rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
+            };
+            let (inside, outside) = (open(root.path()), open(outside.path()));
+            rustix::process::chroot(root.path()).unwrap();
+            [&inside, &outside].map(|directory| enter(directory).map_err(|trouble| trouble.reason))
+        });
+        let entered = thread.join().unwrap();
+        assert_eq!(entered, [Ok(()), Err(Reason::OutsideRoot)]);
     }
 }

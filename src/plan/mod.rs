@@ -3,6 +3,7 @@
 //! Nothing here asks the kernel anything: what depends on the machine comes in as plain values. The same
 //! spec on the same host gives the same plan, byte for byte, so a plan can be printed, kept and compared.
 
+pub mod accounts;
 pub mod admission;
 mod build;
 pub mod cgroup;

@@ -18,11 +18,14 @@ use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::ResolveFlags;
 
+use crate::defence::Defence;
 use crate::sys::Errno;
 use crate::sys::Result;
 
 /// How long a resolution is tried again while others rename directories below the root.
 const RENAME_PATIENCE: Duration = Duration::from_millis(50);
+/// How often at least: on a busy machine the time may pass while this process does not run.
+const RENAME_TRIES: u32 = 256;
 
 /// Opens `path` inside `root`, as if `root` were `/`.
 ///
@@ -57,7 +60,10 @@ pub fn open_plain_in(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Owne
 ///
 /// Fails as `openat2(2)` does.
 pub fn open_on_one_mount(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS;
+    let resolve = match Defence::OneMount.is_out() {
+        true => ResolveFlags::BENEATH,
+        false => ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS,
+    };
     open_with(root, path, flags, resolve)
 }
 
@@ -67,7 +73,12 @@ pub fn open_on_one_mount(root: impl AsFd, path: &Path, flags: OFlags) -> Result<
 ///
 /// Fails as `openat2(2)` does.
 pub fn open_from_here(path: &Path, flags: OFlags) -> Result<OwnedFd> {
-    open_with(rustix::fs::CWD, path, flags, ResolveFlags::NO_MAGICLINKS)
+    let resolve = match Defence::MagicLinks.is_out() {
+        true => ResolveFlags::empty(),
+        false => ResolveFlags::NO_MAGICLINKS,
+    };
+    // host path: where the caller is; what is found is only looked at.
+    open_with(rustix::fs::CWD, path, flags, resolve)
 }
 
 fn open_with(
@@ -76,20 +87,30 @@ fn open_with(
     flags: OFlags,
     resolve: ResolveFlags,
 ) -> Result<OwnedFd> {
+    if Defence::RootResolution.is_out() && resolve.contains(ResolveFlags::IN_ROOT) {
+        return open_anywhere(root, path, flags);
+    }
     let mut deadline = None;
-    loop {
+    for tried in 1_u32.. {
         let opened =
             rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
         match opened {
             Err(Errno::AGAIN | Errno::INTR) => {
                 let end = *deadline.get_or_insert_with(|| Instant::now() + RENAME_PATIENCE);
-                if Instant::now() > end {
-                    return Err(Errno::AGAIN);
+                if tried > RENAME_TRIES && Instant::now() > end {
+                    break;
                 }
             }
             other => return other,
         }
     }
+    Err(Errno::AGAIN)
+}
+
+/// What every resolution here keeps from happening: links lead wherever they lead. For builds that take defences out.
+pub(crate) fn open_anywhere(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    let flags = flags | OFlags::CLOEXEC;
+    rustix::fs::openat(root, relative(path), flags, Mode::empty())
 }
 
 /// Opens a directory inside `root`, making what is missing of it with `mode`.
@@ -106,6 +127,9 @@ pub fn make_directories(root: impl AsFd, path: &Path, mode: Mode) -> Result<Owne
         Err(Errno::NOENT) => {}
         other => return other,
     }
+    if Defence::DirectoriesByDescriptor.is_out() {
+        return make_by_name(root, path, mode);
+    }
     let parts: Vec<&OsStr> = normal_parts(path)?;
     let (mut here, made) = deepest(&root, &parts)?;
     for part in parts.iter().skip(made) {
@@ -121,6 +145,19 @@ pub fn make_directories(root: impl AsFd, path: &Path, mode: Mode) -> Result<Owne
         )?;
     }
     Ok(here)
+}
+
+/// What [`make_directories`] keeps from happening. For builds that take defences out.
+fn make_by_name(root: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
+    let mut here = std::path::PathBuf::new();
+    for part in relative(path) {
+        here.push(part);
+        match rustix::fs::mkdirat(&root, &here, mode) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    open_anywhere(root, path, OFlags::PATH | OFlags::DIRECTORY)
 }
 
 /// The deepest directory of `parts` that is there already, and how many parts lead to it.
@@ -173,7 +210,10 @@ pub fn make_file(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
         other => return other,
     }
     let (parent, name) = make_parent(&root, path, Mode::from_raw_mode(0o755))?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = match Defence::ExclusiveFile.is_out() {
+        true => OFlags::CREATE | OFlags::CLOEXEC,
+        false => OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+    };
     match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)) {
         Ok(_) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
@@ -186,15 +226,23 @@ pub fn make_file(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
     )
 }
 
-/// Reads a small file inside `root` whole, without waiting on a pipe and without following its last link.
+/// Reads a small file inside `root` whole, without waiting on a pipe; links are followed inside.
+///
+/// It is looked at before it is opened: opening a device of the image's can have effects of its own (a watchdog begins to
+/// count). Who puts a device there in between gains what opening it does for a moment, and no content.
 ///
 /// # Errors
 ///
 /// `EFBIG` when it is longer than `limit` bytes, `EINVAL` when it is no regular file.
 pub fn read_small(root: impl AsFd, path: &Path, limit: usize) -> Result<Vec<u8>> {
+    let regular = |file: &OwnedFd| is_kind(file.as_fd(), rustix::fs::FileType::RegularFile);
+    let careless = Defence::LookBeforeOpen.is_out();
+    if !careless && !regular(&open_in(&root, path, OFlags::PATH)?)? {
+        return Err(Errno::INVAL);
+    }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = open_in(root, path, flags)?;
-    if !is_kind(file.as_fd(), rustix::fs::FileType::RegularFile)? {
+    if !careless && !regular(&file)? {
         return Err(Errno::INVAL);
     }
     let mut content = Vec::new();
@@ -205,7 +253,7 @@ pub fn read_small(root: impl AsFd, path: &Path, limit: usize) -> Result<Vec<u8>>
             return Ok(content);
         }
         content.extend_from_slice(chunk.get(..read).unwrap_or_default());
-        if content.len() > limit {
+        if content.len() > limit && !Defence::SmallFile.is_out() {
             return Err(Errno::FBIG);
         }
     }
@@ -330,5 +378,64 @@ mod tests {
             read_small(&root, Path::new("passwd"), 100),
             Err(Errno::INVAL)
         );
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_small_file_is_not_even_opened() {
+        use std::sync::atomic::AtomicBool;
+        use std::sync::atomic::Ordering;
+        let (temporary, root) = root();
+        let pipe = temporary.path().join("passwd");
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let opened = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Who opens a pipe to write waits for somebody who opens it to read.
+            scope.spawn(|| {
+                let end = rustix::fs::open(&pipe, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+                opened.store(end.is_ok(), Ordering::Relaxed);
+            });
+            for _ in 0..2000 {
+                assert!(read_small(&root, Path::new("passwd"), 100).is_err());
+                std::thread::yield_now();
+            }
+            let before = opened.load(Ordering::Relaxed);
+            let reader = rustix::fs::open(&pipe, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            assert!(reader.is_ok());
+            assert!(!before, "it was opened");
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_not_small_is_refused() {
+        let (temporary, root) = root();
+        std::fs::write(temporary.path().join("file"), [b'x'; 10_000]).unwrap();
+        let small = read_small(&root, Path::new("file"), 10_000);
+        assert_eq!(small.map(|content| content.len()), Ok(10_000));
+        let refused = read_small(&root, Path::new("file"), 9_999);
+        assert_eq!(refused, Err(Errno::FBIG));
+    }
+
+    #[test]
+    fn a_path_on_one_mount_meets_no_other() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (temporary, root) = root();
+        std::fs::create_dir(temporary.path().join("attr")).unwrap();
+        std::fs::write(temporary.path().join("attr/exec"), "").unwrap();
+        let thread = std::thread::spawn(move || {
+            crate::sys::namespace::leave(0x2_0000).unwrap();
+            crate::sys::mount::propagate_all(1 << 18).unwrap();
+            let label = Path::new("attr/exec");
+            let before = open_on_one_mount(&root, label, OFlags::WRONLY).map(drop);
+            let cover = crate::sys::mount::copy_tree(&root, false).unwrap();
+            let place = open_in(&root, Path::new("attr"), OFlags::PATH).unwrap();
+            crate::sys::mount::attach(&cover, &place).unwrap();
+            let after = open_on_one_mount(&root, Path::new("attr/attr"), OFlags::PATH).map(drop);
+            drop(temporary);
+            (before, after)
+        });
+        assert_eq!(thread.join().unwrap(), (Ok(()), Err(Errno::XDEV)));
     }
 }

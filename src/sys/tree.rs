@@ -18,6 +18,7 @@ use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
+use crate::defence::Defence;
 use crate::sys::Errno;
 use crate::sys::Result;
 
@@ -100,7 +101,10 @@ fn move_up(directory: &OwnedFd, name: &OsStr, top: BorrowedFd<'_>, moved: &mut u
 
 /// Opens a directory to be emptied; one that its owner may not enter is made so that its owner may.
 fn open(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if Defence::RemoveThroughNoLink.is_out() {
+        flags.remove(OFlags::NOFOLLOW);
+    }
     match rustix::fs::openat(parent, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {}
         Ok(opened) => {

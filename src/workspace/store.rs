@@ -36,6 +36,7 @@ use rustix::fs::FlockOperation;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
+use crate::defence::Defence;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
 use crate::workspace::root::StateRoot;
@@ -123,10 +124,11 @@ impl Store {
     /// [`StoreError::Taken`] when there is one already.
     pub fn make(&self, id: &ContainerId) -> Result<Home, StoreError> {
         let path = self.root.path.join(id);
-        let made = match rustix::fs::mkdir(&path, Mode::RWXU) {
+        let own = Mode::from_raw_mode(own_mode());
+        let made = match rustix::fs::mkdir(&path, own) {
             Err(Errno::NOENT) => {
                 self.make_root()?;
-                rustix::fs::mkdir(&path, Mode::RWXU)
+                rustix::fs::mkdir(&path, own)
             }
             answer => answer,
         };
@@ -173,7 +175,7 @@ impl Store {
     pub(super) fn make_root(&self) -> Result<(), StoreError> {
         let path = &self.root.path;
         let mut builder = std::fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
+        std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), own_mode());
         builder
             .create(path)
             .map_err(|error| failed("cannot make", path)(errno_of(&error)))?;
@@ -182,6 +184,14 @@ impl Store {
             rustix::fs::chmod(path, mode).map_err(failed("cannot change the mode of", path))?;
         }
         Ok(())
+    }
+}
+
+/// The mode of what is kept: it names hosts' paths and holds sockets that start programs.
+fn own_mode() -> u32 {
+    match Defence::StateMode.is_out() {
+        true => 0o755,
+        false => 0o700,
     }
 }
 

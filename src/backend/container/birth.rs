@@ -167,6 +167,7 @@ fn open_joins(wanted: &Namespaces) -> Result<Vec<Open>, BackendError> {
         .map(|join| {
             let words = format!("join {} namespace {}", join.name, join.path.display());
             let file =
+                // host path: the namespace that the caller named.
                 rustix::fs::open(&join.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                     .map_err(BackendError::kernel(words.clone()))?;
             Ok(Open {
@@ -302,6 +303,7 @@ fn open_offsets(lines: &str) -> Result<Option<OwnedFd>, Trouble> {
         return Ok(None);
     }
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    // host path: this process, in the host's proc.
     let opened = rustix::fs::open(OFFSETS, flags, Mode::empty());
     opened.map(Some).map_err(|errno| told("open", errno))
 }

@@ -108,6 +108,7 @@ fn shared_root(target: &Target<'_>) -> Result<Option<OwnedFd>, BackendError> {
         return Ok(None);
     }
     let path = format!("/proc/{}/root", target.pid);
+    // host path: the root of a process, in the host's proc.
     rustix::fs::open(
         path,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -233,6 +234,7 @@ impl Guest<'_> {
         }
         if let Some(root) = &self.root {
             rustix::process::fchdir(root)?;
+            // host path: the directory that was just entered by its descriptor.
             rustix::process::chroot(".")?;
         }
         Ok(())

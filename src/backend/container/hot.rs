@@ -74,6 +74,7 @@ fn take_down(root: &OwnedFd, place: &Path) -> Result<(), Errno> {
     let parent = place.parent().unwrap_or(Path::new("/"));
     let parent = path::open_in(root, parent, OFlags::PATH | OFlags::DIRECTORY)?;
     rustix::process::fchdir(parent)?;
+    // host path: a name in the directory that was just entered by its descriptor.
     rustix::mount::unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
 }
 
@@ -116,5 +117,6 @@ fn enter(target: &Target<'_>) -> Result<OwnedFd, Errno> {
         identity::become_user(0)?;
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // host path: the root itself.
     rustix::fs::open("/", flags, Mode::empty())
 }

@@ -9,6 +9,7 @@ use crate::sys::tuning;
 /// Applies all that a plan wants done from outside.
 pub(super) fn apply(pid: i32, wanted: &Outside) -> Result<(), BackendError> {
     if let Some(score) = wanted.oom_score {
+        // host path: a process, in the host's proc.
         std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).map_err(
             |error| {
                 let errno = Errno::from_raw_os_error(error.raw_os_error().unwrap_or(libc::EIO));

@@ -21,6 +21,7 @@ fn thread_us() -> i64 {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a directory of the test's own")]
 fn looking_at_200_workspaces_every_ten_seconds_takes_less_than_a_hundredth_of_a_processor() {
     need!(root, cgroup2);
     let (home, bundle) = (Home::new(), billed(Bundle::new(&["sleep", "1000"])));

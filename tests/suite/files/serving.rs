@@ -214,6 +214,7 @@ fn a_single_file_is_a_share() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a directory of the test's own")]
 fn mounts_below_a_share_are_served_when_asked_for() {
     need!(root);
     let place = Place::new();

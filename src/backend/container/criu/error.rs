@@ -63,6 +63,7 @@ impl CriuError {
 
 /// The last lines of a log that speak of errors; when none does, the last lines.
 pub(super) fn quote(log: &Path) -> String {
+    // host path: the log that CRIU was told to write.
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     quote_of(&text)

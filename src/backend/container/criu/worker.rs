@@ -296,6 +296,7 @@ impl Program {
             .chain(usual)
             .filter(|directory| directory.is_absolute())
             .map(|directory| directory.join("criu"))
+            // host path: a program of the host's.
             .find(|file| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok())
             .ok_or(CriuError::Absent)?;
         let mut environment = vec![[b"PATH=".as_slice(), path.as_bytes()].concat()];

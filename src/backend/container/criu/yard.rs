@@ -166,6 +166,7 @@ impl<'a> Yard<'a> {
             .and_then(|cover| mount::attach(&cover, &here))
             .map_err(failed("mount the yard"))?;
         self.furnish()?;
+        // host path: the root itself, which the caller named.
         let tree = mount::copy_tree_at(self.rootfs, true, true).map_err(failed("copy the root"))?;
         self.put("root", &tree)
             .map_err(failed("mount the root in the yard"))?;
@@ -173,6 +174,7 @@ impl<'a> Yard<'a> {
             let words = || format!("mount {}", external.bind.source.display());
             let tree = match self.lifted.remove(&index) {
                 Some(tree) => Ok(tree),
+                // host path: a source that the caller named.
                 None => mount::copy_tree_at(
                     &external.bind.source,
                     external.bind.recursive,
@@ -195,7 +197,9 @@ impl<'a> Yard<'a> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         for number in [&mut self.images, &mut self.work] {
             let link = format!("/proc/self/fd/{}", number.as_raw_fd());
+            // host path: this process, in the host's proc.
             let path = rustix::fs::readlink(link, Vec::new())?;
+            // host path: a directory that the caller named, and compared with the one that is held.
             let inner = rustix::fs::open(path, flags, Mode::empty())?;
             let (was, is) = (rustix::fs::fstat(&*number)?, rustix::fs::fstat(&inner)?);
             if (was.st_dev, was.st_ino) != (is.st_dev, is.st_ino) {
@@ -209,6 +213,7 @@ impl<'a> Yard<'a> {
     /// Makes what mount points are missing in the root, as the workspace's creation would.
     fn furnish(&self) -> Result<(), String> {
         let failed = |errno: Errno| format!("copy the root: {errno}");
+        // host path: the root itself, which the caller named.
         let tree = mount::copy_tree_at(self.rootfs, true, true).map_err(failed)?;
         self.put("scratch", &tree).map_err(failed)?;
         init::furnish(&self.plan.steps, tree, BTreeMap::new()).map_err(|(index, trouble)| {
@@ -216,6 +221,7 @@ impl<'a> Yard<'a> {
             format!("step {index}: {}: {trouble}", step.unwrap_or_default())
         })?;
         let scratch = self.directory.join("scratch");
+        // host path: a directory of the yard, which nobody else sees.
         rustix::mount::unmount(scratch, rustix::mount::UnmountFlags::DETACH).map_err(failed)
     }
 
@@ -252,5 +258,6 @@ fn read_mounts(pid: i32) -> Result<Vec<Mounted>, CriuError> {
 
 fn open(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // host path: a directory of the yard, which nobody else sees.
     rustix::fs::open(path, flags, Mode::empty())
 }

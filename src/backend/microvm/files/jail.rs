@@ -38,6 +38,7 @@ const ENOUGH: u64 = 1_000_000;
 /// Raises the limit of open descriptors as far as it may be; gives how many there are now. Before the room is entered:
 /// the machine's own limit is read from `/proc`.
 pub(super) fn more_descriptors() -> u64 {
+    // host path: a parameter, in the host's proc.
     let most = std::fs::read_to_string("/proc/sys/fs/nr_open")
         .ok()
         .and_then(|text| text.trim().parse().ok())

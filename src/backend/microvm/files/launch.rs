@@ -105,6 +105,7 @@ pub fn launch(order: &Order<'_>) -> std::result::Result<Server, BackendError> {
         report: Some(theirs.as_raw_fd()),
     };
     let settings = written(&settings).map_err(doing("write the settings"))?;
+    // host path: the host's null device.
     let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(doing("open /dev/null"))?;
     let words = [

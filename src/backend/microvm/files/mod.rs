@@ -132,6 +132,7 @@ fn manners() -> passthrough::Config {
 
 fn read(arguments: &[OsString]) -> anyhow::Result<Settings> {
     let file = match arguments {
+        // host path: the file that the caller named.
         [option, path] if option == "--config" => File::open(path).context("--config")?,
         [option, number] if option == "--config-fd" => {
             let number = number.to_str().and_then(|number| number.parse().ok());

@@ -55,6 +55,7 @@ pub(super) fn build(shares: &[Share]) -> anyhow::Result<Room> {
     let kinds = namespaces::MOUNT | namespaces::NETWORK | namespaces::IPC | namespaces::UTS;
     namespace::leave(kinds).context("cannot leave the namespaces of the caller")?;
     mount::propagate_all(SLAVE).context("cannot cut off the mounts of the caller")?;
+    // host path: this process, in the host's proc.
     let descriptors = mount::copy_tree_at("/proc/self/fd".as_ref(), false, true)
         .context("cannot open /proc/self/fd")?;
     let mut trees = Vec::new();
@@ -81,10 +82,12 @@ impl Room {
     }
 
     fn pivot(&self) -> Result<()> {
+        // host path: the root itself, before it is left.
         let old = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         rustix::process::fchdir(&self.root)?;
         rustix::process::pivot_root(".", ".")?;
         rustix::process::fchdir(&old)?;
+        // host path: the directory that was just entered by its descriptor.
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
         rustix::process::fchdir(&self.root)
     }
@@ -96,6 +99,7 @@ fn empty() -> Result<OwnedFd> {
     new.option("mode", Some("0755"))?;
     new.option("size", Some("1m"))?;
     let root = new.finish(PLAIN)?;
+    // host path: the root itself, which is about to be covered.
     let top = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     mount::attach(&root, &top)?;
     Ok(root)

@@ -8,6 +8,7 @@ use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::defence::Defence;
 use crate::host::Host;
 use crate::plan::cgroup::CgroupError;
 use crate::plan::cgroup::Manager;
@@ -150,6 +151,7 @@ fn below_root(path: &Path) -> Option<PathBuf> {
         match component {
             Component::RootDir | Component::CurDir => {}
             Component::Normal(name) => below.push(name),
+            Component::ParentDir if Defence::CgroupPath.is_out() => drop(below.pop()),
             Component::ParentDir | Component::Prefix(_) => return None,
         }
     }
