@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run devices`: bytes that are chosen by what they reach.
+//! `make fuzz FUZZ_TARGETS=devices`: bytes that are chosen by what they reach.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bulkhead_fuzz::devices::run(bytes));

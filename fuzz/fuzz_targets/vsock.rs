@@ -1,4 +1,4 @@
-//! `cargo +nightly fuzz run vsock`: bytes that are chosen by what they reach.
+//! `make fuzz FUZZ_TARGETS=vsock`: bytes that are chosen by what they reach.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bulkhead_fuzz::vsock::run(bytes));

@@ -1,0 +1,4 @@
+//! `make fuzz FUZZ_TARGETS=cgroup_path`: bytes that are chosen by what they reach.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| bulkhead_fuzz::cgroup_path::run(bytes));
