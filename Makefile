@@ -5,7 +5,7 @@ target := target/x86_64-unknown-linux-gnu
 product := $(target)/release/bulkhead
 machine := tests/host/run $(if $(SYSTEMD),--systemd)
 
-.PHONY: help setup build guest guest-kernel demo check test test-native test-machine bench install shell-machine
+.PHONY: help setup build guest guest-kernel demo check test test-native test-machine test-mutations fuzz bench install shell-machine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -37,6 +37,12 @@ test-native: setup ## the tests that run on this host
 
 test-machine: setup ## the tests in the test machine, where none may be skipped
 	@.ci/test machine
+
+test-mutations: setup ## each defence taken out in turn, and the test that notices (as root)
+	@.ci/mutations $(DEFENCES)
+
+fuzz: setup ## hostile bytes, FUZZ_SECONDS (60) for each target; FUZZ_TARGETS='config wire' for some
+	@fuzz/run $(FUZZ_TARGETS)
 
 bench: build ## start-up times beside Debian's crun and runc; what a network adds
 	BULKHEAD=$(CURDIR)/$(product) benches/run

@@ -8,6 +8,7 @@
 mod accounting;
 mod agent;
 mod architecture;
+mod attack;
 mod both;
 mod callers;
 mod cgroup;

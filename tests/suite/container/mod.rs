@@ -13,7 +13,7 @@ mod kernel;
 mod mount;
 mod namespace;
 mod option;
-mod owner;
+pub(crate) mod owner;
 mod plan;
 mod process;
 mod propagation;
@@ -43,7 +43,7 @@ fn refused(change: impl FnOnce(&mut Value)) -> String {
 }
 
 /// Adds to a list of the configuration, named by its JSON pointer.
-fn add(config: &mut Value, list: &str, value: Value) {
+pub(crate) fn add(config: &mut Value, list: &str, value: Value) {
     let list = config.pointer_mut(list).unwrap();
     list.as_array_mut().unwrap().push(value);
 }

@@ -15,7 +15,7 @@ use crate::support::home::Home;
 use crate::support::home::Said;
 
 /// A user namespace in which 0 is 100000 outside.
-pub(super) fn with_users(config: &mut Value) {
+pub(crate) fn with_users(config: &mut Value) {
     add(config, "/linux/namespaces", json!({"type": "user"}));
     let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
     config["linux"]["uidMappings"] = mapping.clone();

@@ -4,4 +4,5 @@ pub(crate) mod bundle;
 pub(crate) mod home;
 pub(crate) mod need;
 pub(crate) mod residue;
+pub(crate) mod sentinel;
 pub(crate) mod somebody;

@@ -30,7 +30,8 @@ pub(crate) fn missing(why: &str) {
     println!("SKIP {test}: {why}");
 }
 
-fn in_machine() -> bool {
+/// Whether this is the test machine.
+pub(crate) fn in_machine() -> bool {
     std::env::var_os("BULKHEAD_IN_MACHINE").is_some_and(|value| value == "1")
 }
 
