@@ -96,7 +96,7 @@ fn boot(connection: &impl AsRawFd) -> String {
     let shared = format!("socket,id=files,fd={}", connection.as_raw_fd());
     let words = format!(
         "console=ttyS0 quiet panic=-1 rootfstype=virtiofs root=share rw \
-         init=/root/suite {DIRECTORY}=/root/guest -- files::inside --exact --ignored --test-threads=1"
+         init=/root/suite {DIRECTORY}=/root/guest -- files::the_exerciser_agrees_with_this_kernel --exact --test-threads=1"
     );
     let said = Command::new("timeout")
         .args([
