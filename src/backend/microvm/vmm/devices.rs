@@ -113,17 +113,6 @@ pub(super) fn attach(
         let (vsock, _connector) = made.map_err(device("vsock.listener"))?;
         windows.add(vsock)?;
     }
-    for share in &config.shares {
-        let socket = Source::Fd(share.socket).open("shares.socket", true)?;
-        let power = Arc::clone(power);
-        let gone = move || {
-            power.end(Ending::Fault {
-                what: "the file server is gone".to_owned(),
-            });
-        };
-        let made = Fs::new(&share.tag, OwnedFd::from(socket), gone);
-        windows.add(made.map_err(device("shares.socket"))?)?;
-    }
     if let Some(balloon) = config.balloon {
         let made = Balloon::new(balloon.free_page_reporting);
         windows.add(made.map_err(device("balloon"))?)?;
