@@ -168,7 +168,12 @@ impl Planned<'_> {
             "" => kind.clone(),
             source => source.to_owned(),
         };
-        let mut options = filesystem_options(read, |word| !matches!(word, "ro" | "rw"));
+        // Others are filled and mounted into first; a disk that is not to be written to is not opened for it either.
+        let on_disk = self.mount.is_on_disk();
+        let mut options = filesystem_options(read, |word| on_disk || !matches!(word, "ro" | "rw"));
+        if self.mount.is_fixed() && !options.iter().any(|(word, _)| word == "ro") {
+            options.push(("ro".to_owned(), None));
+        }
         let label = &self.spec.linux.mount_label;
         if !label.is_empty() && !matches!(kind.as_str(), "proc" | "sysfs" | "mqueue") {
             options.push(("context".to_owned(), Some(label.clone())));

@@ -9,6 +9,11 @@ use super::absent::is_default;
 use super::absent::null_is_default;
 use super::linux::IdMapping;
 
+/// File systems that are on a block device.
+const ON_DISK: [&str; 5] = ["ext2", "ext3", "ext4", "erofs", "squashfs"];
+/// Those of them that nobody can write to.
+const FIXED: [&str; 2] = ["erofs", "squashfs"];
+
 /// One mount.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,4 +57,18 @@ pub struct Mount {
         skip_serializing_if = "is_default"
     )]
     pub gid_mappings: Vec<IdMapping>,
+}
+
+impl Mount {
+    /// Whether its file system is one that is on a block device, or in an image of one.
+    #[must_use]
+    pub fn is_on_disk(&self) -> bool {
+        ON_DISK.contains(&self.kind.as_str())
+    }
+
+    /// Whether its file system is one that cannot be written to.
+    #[must_use]
+    pub fn is_fixed(&self) -> bool {
+        FIXED.contains(&self.kind.as_str())
+    }
 }

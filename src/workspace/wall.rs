@@ -118,9 +118,9 @@ pub(super) fn enclosed<'a>(spec: &'a Spec, machine: Option<&Machine>) -> Cow<'a,
     Cow::Owned(roomy)
 }
 
-/// What a bind mount would show.
+/// What a bind mount would show, or where a file system is.
 fn source(mount: &Mount, options: &plan::Options) -> Option<Kind> {
-    if !machine::is_bind(mount) {
+    if !machine::is_bind(mount) && !machine::is_on_disk(mount) {
         return None;
     }
     let read = MountOptions::of(mount);
@@ -136,12 +136,13 @@ fn kind(path: &Path, follow: bool) -> Option<Kind> {
         fs::symlink_metadata(path)
     };
     let found = found.ok()?.file_type();
-    let device = found.is_block_device() || found.is_char_device();
     Some(if found.is_dir() {
         Kind::Directory
     } else if found.is_symlink() {
         Kind::Link
-    } else if device || found.is_fifo() || found.is_socket() {
+    } else if found.is_block_device() {
+        Kind::Block
+    } else if found.is_char_device() || found.is_fifo() || found.is_socket() {
         Kind::Other
     } else {
         Kind::File

@@ -7,6 +7,7 @@ use bulkhead::plan::machine;
 use bulkhead::plan::machine::Facts;
 use bulkhead::plan::machine::Kind;
 use bulkhead::plan::machine::MachinePlan;
+use bulkhead::plan::step::Step;
 use bulkhead::spec::Spec;
 use serde_json::Value;
 use serde_json::json;
@@ -118,7 +119,7 @@ fn what_is_the_hosts_is_refused_by_its_property() {
         }),
         ("mounts[0].type: ", |config| {
             config["mounts"][0] =
-                json!({"destination": "/mnt", "type": "ext4", "source": "/dev/sda"});
+                json!({"destination": "/mnt", "type": "xfs", "source": "/dev/sda"});
         }),
         ("mounts[2].options: ", |config| {
             config["mounts"][2]["options"] = json!(["bind", "rshared"]);
@@ -163,6 +164,32 @@ fn a_mount_of_a_socket_is_refused_and_one_of_a_file_is_not() {
     let text = planned(|_| {}, Kind::Other).unwrap_err();
     assert!(text.starts_with("mounts[2].source: "), "{text}");
     assert!(planned(|_| {}, Kind::File).is_ok());
+}
+
+#[test]
+fn a_file_system_on_a_disk_is_mounted_from_a_disk_of_the_machine() {
+    let on_disk = |options: Value| {
+        move |config: &mut Value| {
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            for (place, kind) in [("/a", "ext4"), ("/b", "erofs"), ("/c", "ext4")] {
+                let source = if place == "/b" { "image" } else { "/dev/sda1" };
+                mounts.push(json!({"destination": place, "type": kind, "source": source, "options": options}));
+            }
+        }
+    };
+    let plan = planned(on_disk(json!([])), Kind::File).unwrap();
+    let shown: Vec<String> = plan.disks.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["/dev/sda1", "/bundle/image, read-only"]);
+    let sources = plan.plan.steps.iter().filter_map(|step| match step {
+        Step::Mount(mount) if mount.source.starts_with("/dev/") => Some(mount.source.as_str()),
+        _ => None,
+    });
+    let sources: Vec<&str> = sources.collect();
+    assert_eq!(sources, ["/dev/vda", "/dev/vdb", "/dev/vda"]);
+    let plan = planned(on_disk(json!(["ro"])), Kind::File).unwrap();
+    assert!(plan.disks.iter().all(|disk| disk.read_only));
+    let words = planned(on_disk(json!([])), Kind::Directory).unwrap_err();
+    assert!(words.contains("is no block device and no image"), "{words}");
 }
 
 #[test]

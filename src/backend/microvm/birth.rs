@@ -23,6 +23,7 @@ use crate::backend::dialogue::Turn;
 use crate::backend::microvm::Machine;
 use crate::backend::microvm::MicroVm;
 use crate::backend::microvm::SOCKET;
+use crate::backend::microvm::disk;
 use crate::backend::microvm::keeper;
 use crate::backend::microvm::keeper::Settings;
 use crate::init;
@@ -46,6 +47,8 @@ pub(super) fn create(
 ) -> std::result::Result<Made, BackendError> {
     let machine = wall.machine.ok_or(BackendError::OutOfTurn)?;
     let joined = joined(machine)?;
+    let disks = machine.plan.disks.iter().map(disk::open);
+    let disks = disks.collect::<std::result::Result<Vec<_>, _>>()?;
     let (here, there) =
         socket::pair().map_err(BackendError::kernel("make a channel to the process"))?;
     let listener = socket::listen_stream(wall.home, SOCKET)
@@ -60,12 +63,14 @@ pub(super) fn create(
         start: supplies.listener.as_ref().map(AsRawFd::as_raw_fd),
         console: supplies.console.as_ref().map(AsRawFd::as_raw_fd),
         cgroup: supplies.birthplace.as_ref().map(AsRawFd::as_raw_fd),
+        disks: disks.iter().map(AsRawFd::as_raw_fd).collect(),
     };
     let text = written(&settings).map_err(BackendError::kernel("write the machine's settings"))?;
     let handed: Vec<BorrowedFd<'_>> = [&home, &listener, &there, &text]
         .into_iter()
         .chain(&supplies.listener)
         .chain(&supplies.console)
+        .chain(&disks)
         .map(AsFd::as_fd)
         .chain(supplies.birthplace)
         .collect();
@@ -82,7 +87,7 @@ pub(super) fn create(
     })
     .map_err(BackendError::kernel("make the process"))?;
     drop(handed);
-    drop((listener, there));
+    drop((listener, there, disks));
     let built = attendant
         .born(born.pid)
         .map_err(BackendError::Attendant)

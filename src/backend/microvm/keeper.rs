@@ -43,6 +43,8 @@ pub struct Settings {
     pub console: Option<RawFd>,
     /// The workspace's cgroup.
     pub cgroup: Option<RawFd>,
+    /// The machine's disks, in their order.
+    pub disks: Vec<RawFd>,
 }
 
 /// The whole life of a keeper; `source` is the number of the descriptor that its settings are read from.
@@ -79,6 +81,7 @@ struct Taken {
     start: Option<OwnedFd>,
     console: Option<OwnedFd>,
     cgroup: Option<OwnedFd>,
+    disks: Vec<OwnedFd>,
 }
 
 impl Taken {
@@ -89,6 +92,8 @@ impl Taken {
             start: settings.start.map(inherited::copy).transpose()?,
             console: settings.console.map(inherited::copy).transpose()?,
             cgroup: settings.cgroup.map(inherited::copy).transpose()?,
+            disks: (settings.disks.iter().copied().map(inherited::copy))
+                .collect::<crate::sys::Result<_>>()?,
         })
     }
 
@@ -97,6 +102,7 @@ impl Taken {
         [channel, &self.home, &self.listener]
             .into_iter()
             .chain(optional.into_iter().flatten())
+            .chain(&self.disks)
             .map(AsRawFd::as_raw_fd)
             .collect()
     }

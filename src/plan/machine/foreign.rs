@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::plan::PlanError;
 use crate::plan::machine::Facts;
 use crate::plan::machine::Kind;
+use crate::plan::machine::disk;
 use crate::spec::Spec;
 use crate::spec::linux::Device;
 use crate::spec::linux::DeviceKind;
@@ -85,9 +86,14 @@ const SOURCE: Foreign = Foreign {
 };
 const FILESYSTEM: Foreign = Foreign {
     property: "mounts[].type",
-    when: "a file system that the host's kernel would have to mount",
-    reason: "a microVM mounts file systems of its own kernel only; mount it on the host and bind it, or ask for isolation \
-             container",
+    when: "a file system that the host's kernel would have to mount: all but its own, ext2 to ext4, erofs and squashfs",
+    reason: "a microVM mounts file systems of its own kernel, and ext2 to ext4, erofs and squashfs on a disk; mount this one \
+             on the host and bind it, or ask for isolation container",
+};
+const DISK: Foreign = Foreign {
+    property: "mounts[].source",
+    when: "of ext2 to ext4, erofs or squashfs: neither a block device nor a regular file, or one disk too many",
+    reason: "is no block device and no image, as this file system needs, or one more than the 26 disks of a microVM",
 };
 const PROPAGATION: Foreign = Foreign {
     property: "mounts[].options",
@@ -160,6 +166,7 @@ pub const REFUSED: &[Foreign] = &[
     DEVICE,
     SOURCE,
     FILESYSTEM,
+    DISK,
     PROPAGATION,
     LISTENER,
     RDT,
@@ -247,6 +254,8 @@ pub(super) fn check(spec: &Spec, facts: &Facts) -> Checked {
     for (index, mount) in spec.mounts.iter().enumerate() {
         check_mount(index, mount, facts.sources.get(index).copied().flatten())?;
     }
+    let disks = spec.mounts.iter().filter(|mount| disk::is_on_disk(mount));
+    DISK.unless(disks.count() <= disk::MOST)?;
     let seccomp = spec.linux.seccomp.as_ref();
     LISTENER.unless(seccomp.is_none_or(|filter| filter.listener().is_none()))?;
     RDT.unless(spec.linux.intel_rdt.is_none())?;
@@ -292,6 +301,9 @@ fn check_mount(index: usize, mount: &Mount, source: Option<Kind>) -> Checked {
     if read.remount {
         return Ok(());
     }
+    if read.bind.is_none() && mount.is_on_disk() {
+        return check_disk(index, mount, source);
+    }
     if read.bind.is_none() {
         let own = OWN_SYSTEMS.contains(&mount.kind.as_str());
         return own
@@ -309,7 +321,18 @@ fn check_mount(index: usize, mount: &Mount, source: Option<Kind>) -> Checked {
     }
     match source {
         Some(Kind::Directory | Kind::File | Kind::Link) => Ok(()),
-        Some(Kind::Other) => Err(SOURCE.at(format!("mounts[{index}].source"))),
+        Some(Kind::Block | Kind::Other) => Err(SOURCE.at(format!("mounts[{index}].source"))),
+        None => Err(MachineError::Missing {
+            index,
+            path: Path::new(&mount.source).to_owned(),
+        }),
+    }
+}
+
+fn check_disk(index: usize, mount: &Mount, source: Option<Kind>) -> Checked {
+    match source {
+        Some(Kind::Block | Kind::File) => Ok(()),
+        Some(_) => Err(DISK.at(format!("mounts[{index}].source"))),
         None => Err(MachineError::Missing {
             index,
             path: Path::new(&mount.source).to_owned(),

@@ -4,6 +4,7 @@
 //! looked for where the guest finds it. What cannot mean the same behind a kernel of its own is refused here by its
 //! name, before anything is made.
 
+mod disk;
 mod foreign;
 mod share;
 mod size;
@@ -14,6 +15,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde::Serialize;
 
+pub use disk::Disk;
+pub use disk::is_on_disk;
 pub use foreign::Foreign;
 pub use foreign::MachineError;
 pub use foreign::REFUSED;
@@ -36,12 +39,12 @@ use crate::spec::process::Process;
 use crate::spec::resources::Resources;
 
 /// Where a workspace's cgroup is inside the guest.
-pub const GUEST_CGROUP: &str = "/sys/fs/cgroup/workload";
+pub const GUEST_CGROUP: &str = "/sys/fs/cgroup/workspace";
 
 /// What the plan of a machine depends on besides the spec: what is known of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// What the source of each mount leads to; nothing for those that are no bind mounts.
+    /// What the source of each mount leads to; nothing for those that are neither bind mounts nor on a disk.
     pub sources: Vec<Option<Kind>>,
     /// The host's own name, for a workspace that would have shared it.
     pub hostname: String,
@@ -58,6 +61,9 @@ pub struct MachinePlan {
     pub plan: Plan,
     /// What it sees of the host's files, the root first.
     pub shares: Vec<Share>,
+    /// Its disks, `/dev/vda` first.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
     /// Whether the root becomes read-only on the host's side too, when the guest has built its tree in it.
     pub sealed_root: bool,
     /// The network namespace that it joins; it has a new one without.
@@ -95,6 +101,9 @@ impl fmt::Display for MachinePlan {
         }
         for share in &self.shares {
             writeln!(f, "share {share}")?;
+        }
+        for disk in &self.disks {
+            writeln!(f, "disk {disk}")?;
         }
         if self.sealed_root {
             writeln!(f, "share root: read-only when the guest has built its tree")?;
@@ -161,10 +170,14 @@ pub fn plan(spec: &Spec, options: &Options, facts: &Facts) -> Result<MachinePlan
     foreign::check(spec, facts)?;
     let size = size::of(spec)?;
     let shares = share::of(&build(&on_host(spec), options)?);
-    let plan = build(&guest_spec(spec, facts), &guest_options(options))?;
+    let disks = disk::of(spec, &options.bundle);
+    let mut guest = guest_spec(spec, facts);
+    disk::redirect(&mut guest.mounts, &disks, &options.bundle);
+    let plan = build(&guest, &guest_options(options))?;
     Ok(MachinePlan {
         plan,
         shares,
+        disks,
         sealed_root: spec.root.readonly,
         network: joined(spec),
         size,

@@ -28,7 +28,9 @@ pub enum Kind {
     File,
     /// A link.
     Link,
-    /// A device, a socket or a pipe.
+    /// A block device.
+    Block,
+    /// Another device, a socket or a pipe.
     Other,
 }
 

@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
@@ -25,6 +26,7 @@ use crate::backend::microvm::vmm::Ending;
 use crate::backend::microvm::vmm::Event;
 use crate::backend::microvm::vmm::MachineConfig;
 use crate::backend::microvm::vmm::config::BalloonConfig;
+use crate::backend::microvm::vmm::config::DiskConfig;
 use crate::backend::microvm::vmm::config::JailConfig;
 use crate::backend::microvm::vmm::config::LogConfig;
 use crate::backend::microvm::vmm::config::NicConfig;
@@ -35,6 +37,7 @@ use crate::backend::microvm::vmm::config::VsockConfig;
 use crate::enclosure::threads::Parts;
 use crate::init;
 use crate::network::tap::Carried;
+use crate::plan::machine::Disk;
 use crate::plan::share;
 use crate::sys::Errno;
 use crate::sys::clone;
@@ -78,6 +81,8 @@ pub(super) struct Given<'a> {
     pub(super) parts: Option<&'a Parts>,
     /// Its network interfaces.
     pub(super) carried: &'a [Carried],
+    /// Its disks, opened, in the order of its plan.
+    pub(super) disks: &'a [OwnedFd],
 }
 
 /// Starts the VMM of a machine.
@@ -86,26 +91,15 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
     let serial = rustix::fs::openat(given.home, SERIAL, flags, Mode::from(0o600))
         .map_err(doing("open the log"))?;
     let (report, complaint) = (memory("report")?, memory("complaint")?);
+    let vhosts: Vec<OwnedFd> = given.carried.iter().map_while(|_| vhost()).collect();
     let config = MachineConfig {
         serial: Some(LogConfig {
             to: Source::Fd(serial.as_raw_fd()),
             limit: SERIAL_LIMIT,
         }),
         report: Some(report.as_raw_fd()),
-        vsock: Some(VsockConfig {
-            cid: CID,
-            listener: given.listener.as_raw_fd(),
-        }),
-        shares: vec![ShareConfig {
-            tag: share::TAG.to_owned(),
-            socket: given.server.socket.as_raw_fd(),
-        }],
-        threads: given.parts.map(|parts| ThreadsConfig {
-            vcpu: parts.vcpu.as_raw_fd(),
-            vmm: parts.vmm.as_raw_fd(),
-        }),
-        nics: given.carried.iter().map(nic).collect(),
-        ..config(machine)
+        nics: nics(given.carried, &vhosts),
+        ..config(machine, given)
     };
     let text = document(&config)?;
     let threads = given.parts.into_iter();
@@ -115,6 +109,8 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
         .into_iter()
         .chain(threads)
         .chain(taps)
+        .chain(given.disks)
+        .chain(&vhosts)
         .map(AsFd::as_fd)
         .chain([text.as_fd(), given.listener])
         .collect();
@@ -165,20 +161,43 @@ fn document(config: &MachineConfig) -> Result<File> {
     Ok(text)
 }
 
-fn nic(carried: &Carried) -> NicConfig {
+/// The disks, by the descriptors that they have been opened as.
+fn disks(planned: &[Disk], opened: &[OwnedFd]) -> Vec<DiskConfig> {
+    let each = planned.iter().zip(opened).map(|(disk, file)| DiskConfig {
+        image: Source::Fd(file.as_raw_fd()),
+        read_only: disk.read_only,
+        limit: None,
+    });
+    each.collect()
+}
+
+/// The interfaces; the kernel moves the packets of those that it has been opened for.
+fn nics(carried: &[Carried], vhosts: &[OwnedFd]) -> Vec<NicConfig> {
+    let vhosts = vhosts.iter().map(|vhost| Some(vhost.as_raw_fd()));
+    let each = carried.iter().zip(vhosts.chain(std::iter::repeat(None)));
+    each.map(|(one, vhost)| nic(one, vhost)).collect()
+}
+
+/// The kernel's own mover of packets, where it has one.
+fn vhost() -> Option<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/vhost-net", flags, Mode::empty()).ok()
+}
+
+fn nic(carried: &Carried, vhost: Option<RawFd>) -> NicConfig {
     let digits = carried.mac.map(|byte| format!("{byte:02x}"));
     NicConfig {
         tap: carried.tap.as_raw_fd(),
         mac: digits.join(":"),
         mtu: u16::try_from(carried.mtu).unwrap_or_default(),
-        vhost: None,
+        vhost,
         receive: None,
         send: None,
     }
 }
 
-/// What follows from the plan alone.
-fn config(machine: &Machine) -> MachineConfig {
+/// What follows from the plan, and from what is given.
+fn config(machine: &Machine, given: &Given<'_>) -> MachineConfig {
     let parameters = machine.plan.kernel.parameters.iter();
     let words = std::iter::once(&machine.boot.cmdline).chain(parameters);
     let words: Vec<&str> = words.map(String::as_str).collect();
@@ -190,10 +209,16 @@ fn config(machine: &Machine) -> MachineConfig {
         initramfs: Some(Source::Path(machine.boot.initramfs.clone())),
         cmdline: words.join(" "),
         discovery: machine.boot.discovery,
-        disks: Vec::new(),
+        disks: disks(&machine.plan.disks, given.disks),
         nics: Vec::new(),
-        vsock: None,
-        shares: Vec::new(),
+        vsock: Some(VsockConfig {
+            cid: CID,
+            listener: given.listener.as_raw_fd(),
+        }),
+        shares: vec![ShareConfig {
+            tag: share::TAG.to_owned(),
+            socket: given.server.socket.as_raw_fd(),
+        }],
         balloon: Some(BalloonConfig {
             free_page_reporting: true,
         }),
@@ -201,7 +226,10 @@ fn config(machine: &Machine) -> MachineConfig {
         console: None,
         serial: None,
         report: None,
-        threads: None,
+        threads: given.parts.map(|parts| ThreadsConfig {
+            vcpu: parts.vcpu.as_raw_fd(),
+            vmm: parts.vmm.as_raw_fd(),
+        }),
         jail: JailConfig::default(),
     }
 }

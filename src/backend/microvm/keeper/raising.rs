@@ -114,6 +114,7 @@ fn make(machine: &Machine, taken: &Taken, carried: &[Carried]) -> Result<Vmm> {
             server: &server,
             parts: parts.as_ref(),
             carried,
+            disks: &taken.disks,
         },
     )?;
     Ok(vmm)
