@@ -1,10 +1,14 @@
 //! The workspace's cgroup inside the guest: where its programs are born, what they may use together, who they are.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
@@ -107,6 +111,39 @@ impl Group {
         self.members().into_iter().filter_map(describe).collect()
     }
 
+    /// Waits until more than `seen` of its processes have been ended because memory was short, and says how many; nothing
+    /// when `caller` has gone before.
+    pub(super) fn out_of_memory(
+        &self,
+        seen: u64,
+        caller: impl AsFd,
+    ) -> Result<Option<u64>, Failure> {
+        let doing = "watch the memory inside";
+        let events = File::open(self.path.join("memory.events")).map_err(failed(doing))?;
+        loop {
+            // Reading arms the next event.
+            let mut text = [0; 1024];
+            let length = rustix::io::pread(&events, &mut text, 0);
+            let length = length.map_err(|errno| refused(doing.to_owned(), errno))?;
+            let kills = numbers(&String::from_utf8_lossy(&text[..length]));
+            let kills = kills.get("oom_kill").copied().unwrap_or_default();
+            if kills > seen {
+                return Ok(Some(kills));
+            }
+            let mut watched = [
+                PollFd::new(&events, PollFlags::PRI),
+                PollFd::new(&caller, PollFlags::IN | PollFlags::RDHUP),
+            ];
+            match rustix::event::poll(&mut watched, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(refused(doing.to_owned(), errno)),
+            }
+            if !watched[1].revents().is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
     /// What it and the whole guest use.
     pub(super) fn usage(&self) -> Usage {
         let memory = table(Path::new("/proc/meminfo"));
@@ -169,7 +206,10 @@ fn uptime_ms() -> u64 {
 
 /// Lines of a name and a number.
 fn table(path: &Path) -> BTreeMap<String, u64> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    numbers(&std::fs::read_to_string(path).unwrap_or_default())
+}
+
+fn numbers(text: &str) -> BTreeMap<String, u64> {
     let pairs = text.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
         let name = words.next()?.trim_end_matches(':').to_owned();

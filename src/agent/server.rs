@@ -162,6 +162,10 @@ impl Caller<'_> {
                 return Ok(Some(Event::Processes(workspace.group().processes())));
             }
             Request::Usage => return Ok(Some(Event::Usage(workspace.group().usage()))),
+            Request::AwaitOutOfMemory { seen } => {
+                let kills = workspace.group().out_of_memory(seen, &self.connection)?;
+                return Ok(kills.map(|kills| Event::OutOfMemory { kills }));
+            }
             Request::Update { limits } => workspace.group().limit(&limits)?,
             Request::SetTime { unix_ns } => surroundings::set_clock(unix_ns)?,
             Request::Shutdown => {

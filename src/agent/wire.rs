@@ -80,6 +80,12 @@ pub enum Request {
     Processes,
     /// Say what the guest finds about itself; answered by [`Event::Usage`]. It is never the bill.
     Usage,
+    /// Wait until the guest's kernel has ended a process of the workspace because memory was short; answered by
+    /// [`Event::OutOfMemory`].
+    AwaitOutOfMemory {
+        /// How often that is known already.
+        seen: u64,
+    },
     /// Write limits of the workspace's cgroup inside; answered by [`Event::Done`].
     Update {
         /// In this order.
@@ -281,6 +287,11 @@ pub enum Event {
     Processes(Vec<Process>),
     /// What the guest finds about itself.
     Usage(Usage),
+    /// Memory was short.
+    OutOfMemory {
+        /// How often the guest's kernel has ended a process of the workspace for it, all in all.
+        kills: u64,
+    },
     /// It is done.
     Done,
     /// It failed.

@@ -196,6 +196,20 @@ pub trait Inside {
     /// As [`Inside::signal_all`]; besides, when the kernel inside refuses one.
     fn limit(&self, limits: GuestLimits) -> Result<(), BackendError>;
 
+    /// What the kernel inside finds about itself and the workspace.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inside::signal_all`].
+    fn usage(&self) -> Result<wire::Usage, BackendError>;
+
+    /// Waits until the kernel inside has ended more than `seen` processes because memory was short; gives how many.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inside::signal_all`]; so too when the machine ends.
+    fn out_of_memory(&self, seen: u64) -> Result<u64, BackendError>;
+
     /// Sets the clock inside by the host's: it stood still while everything did.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub struct Watch {
     group: OwnedFd,
     memory: Option<OwnedFd>,
     kills: u64,
+    /// Where somebody else tells of kills that this kernel does not see (`eventfd(2)`, without blocking).
+    told: Option<OwnedFd>,
 }
 
 impl Enclosure {
@@ -55,6 +57,7 @@ impl Enclosure {
             group: group.open("cgroup.events").map_err(failed)?,
             kills: self.oom_kills()?,
             memory,
+            told: None,
         })
     }
 }
@@ -85,8 +88,10 @@ pub fn first(
         let files = watches
             .iter()
             .flat_map(|watch| std::iter::once(&watch.group).chain(&watch.memory));
+        let told = watches.iter().filter_map(|watch| watch.told.as_ref());
         let mut files: Vec<PollFd<'_>> = files
             .map(|file| PollFd::new(file, PollFlags::PRI))
+            .chain(told.map(|file| PollFd::new(file, PollFlags::IN)))
             .collect();
         match rustix::event::poll(&mut files, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -96,6 +101,11 @@ pub fn first(
 }
 
 impl Watch {
+    /// Adds the kills that are counted up in `told`, an event counter that does not block.
+    pub fn hear(&mut self, told: OwnedFd) {
+        self.told = Some(told);
+    }
+
     /// Reads both files, which also arms their next events. Kills are told before the end they may have led to: what
     /// was counted before a group became empty can be read once it is.
     fn look(&mut self) -> crate::sys::Result<Option<Event>> {
@@ -116,6 +126,18 @@ impl Watch {
     }
 
     fn new_kills(&mut self) -> crate::sys::Result<Option<u64>> {
+        let seen = self.seen_kills()?.unwrap_or_default();
+        let told = self.told_kills().unwrap_or_default();
+        Ok((seen + told > 0).then_some(seen + told))
+    }
+
+    fn told_kills(&self) -> Option<u64> {
+        let mut count = [0; 8];
+        let read = rustix::io::read(self.told.as_ref()?, &mut count).ok()?;
+        (read == count.len()).then(|| u64::from_ne_bytes(count))
+    }
+
+    fn seen_kills(&mut self) -> crate::sys::Result<Option<u64>> {
         let all = match self.memory.as_ref().map(read_again) {
             Some(Err(Errno::NODEV)) | None => return Ok(None),
             Some(read) => oom_kills(&read?),

@@ -35,6 +35,8 @@ use crate::sys::Errno;
 use crate::sys::route::Route;
 use crate::sys::tap;
 
+/// What the names of taps begin with.
+pub const NAME: &str = "machine";
 /// What makes something new, and refuses when it is there.
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// Where frames arrive (`TC_H_MIN_INGRESS`).
@@ -176,7 +178,7 @@ impl Interface {
 
 /// Makes the tap of an interface and leads each into the other.
 fn join(route: &mut Route, interface: &Interface, number: usize) -> Result<OwnedFd> {
-    let name = format!("machine{number}");
+    let name = format!("{NAME}{number}");
     let failed = |what: &str| NetworkError::kernel(format!("{what} for {}", interface.name));
     let tap = tap::open(&name).map_err(failed("make a tap"))?;
     let index = route.index_of(&name).map_err(failed("find the tap"))?;

@@ -185,6 +185,9 @@ pub enum WorkspaceError {
         /// What.
         what: &'static str,
     },
+    /// Only a kernel inside could answer, and there is none.
+    #[error("there is no kernel inside to be asked: it is behind the wall of a container")]
+    OnlyMachine,
     /// Only a monitor that is its parent can start it again.
     #[error(
         "annotations.dev.bulkhead.memory.on_over_limit: only `up` can start a workspace again; make it with that"

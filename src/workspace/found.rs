@@ -207,6 +207,9 @@ impl Workspace {
         let init = self.record.init.as_ref().ok_or(ended)?;
         if self.record.machine.is_some() && number != 0 {
             let process = init.open().ok_or(ended)?;
+            if microvm::is_told_inside(number) {
+                self.answers()?;
+            }
             return Ok(self.wall().signal(process.as_fd(), number)?);
         }
         match init.signal(number) {
@@ -249,7 +252,7 @@ impl Workspace {
         if let Some(inside) = self.wall().inside() {
             return match self.status()? {
                 Status::Stopped => Ok(()),
-                _ => Ok(inside.signal_all(number)?),
+                _ => self.answers().and_then(|()| Ok(inside.signal_all(number)?)),
             };
         }
         for pid in enclosure.processes()? {

@@ -30,6 +30,21 @@ pub struct Process {
     pub command: String,
 }
 
+/// What a workspace uses, as the kernel inside finds: to look at, never to bill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Used {
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// How much it may be; none is all of the machine's.
+    pub memory_limit_bytes: Option<u64>,
+    /// Processes and threads.
+    pub tasks: u64,
+    /// How many there may be.
+    pub tasks_limit: Option<u64>,
+    /// How often a process was ended because memory was short.
+    pub oom_kills: u64,
+}
+
 impl Workspace {
     /// The wall that it is behind.
     pub(super) fn wall(&self) -> Box<dyn Backend + '_> {
@@ -49,7 +64,7 @@ impl Workspace {
         if self.status()? == Status::Stopped {
             return Ok(Some(Vec::new()));
         }
-        lifecycle::after(self.status()?, Event::Enter)?;
+        lifecycle::after(self.status()?, Event::Ask)?;
         let found = inside.processes()?.into_iter().map(|one| Process {
             pid: one.pid,
             parent: one.parent,
@@ -64,13 +79,48 @@ impl Workspace {
         Ok(Some(found.collect()))
     }
 
+    /// What it uses, as the kernel inside finds, within the limits that hold there; nothing when that is this kernel, or when
+    /// nobody inside could answer.
+    #[must_use]
+    pub fn used_inside(&self) -> Option<Used> {
+        let limits = self.record.machine?.limits;
+        let wall = self.wall();
+        let answers = matches!(self.status(), Ok(Status::Created | Status::Running));
+        let usage = wall.inside().filter(|_| answers)?.usage().ok()?;
+        Some(Used {
+            memory_bytes: usage.memory_bytes,
+            memory_limit_bytes: limits.memory_bytes,
+            tasks: usage.tasks,
+            tasks_limit: limits.pids,
+            oom_kills: usage.oom_kills,
+        })
+    }
+
+    /// Waits until the kernel inside has ended more than `seen` of its processes because memory was short; gives how many.
+    ///
+    /// # Errors
+    ///
+    /// Fails when its machine ends, or this kernel is its own.
+    pub fn out_of_memory(&self, seen: u64) -> Result<u64, WorkspaceError> {
+        let wall = self.wall();
+        let inside = wall.inside().ok_or(WorkspaceError::OnlyMachine)?;
+        Ok(inside.out_of_memory(seen)?)
+    }
+
     /// Puts limits in force inside; nothing where this kernel keeps all of them.
     pub(super) fn limit_inside(&self, limits: GuestLimits) -> Result<(), WorkspaceError> {
         let wall = self.wall();
         let Some(inside) = wall.inside() else {
             return Ok(());
         };
+        self.answers()?;
         Ok(inside.limit(limits)?)
+    }
+
+    /// Whether somebody inside can answer: nobody does in a machine that stands still or has ended.
+    pub(super) fn answers(&self) -> Result<(), WorkspaceError> {
+        lifecycle::after(self.status()?, Event::Ask)?;
+        Ok(())
     }
 
     /// Refuses what only this kernel can do to a workspace.

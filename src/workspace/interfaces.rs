@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::network;
+use crate::network::tap;
 use crate::plan::network::INSIDE;
 use crate::plan::network::Link;
 use crate::spec::asked::Asked;
@@ -43,8 +44,11 @@ pub fn of(record: &Record) -> Option<Vec<Interface>> {
     }
     let table = process::told(format!("/proc/{pid}/net/dev")).ok()?;
     let table = String::from_utf8(table).ok()?;
+    // What leads into a machine is counted at the interface that the machine took on.
+    let shown = |one: &Interface| record.machine.is_none() || !one.name.starts_with(tap::NAME);
+    let found = parse(&table).into_iter().filter(shown).collect();
     // Between the two looks the number may have become somebody else's.
-    init.goes_on().then(|| parse(&table))
+    init.goes_on().then_some(found)
 }
 
 /// The same of a workspace whose home is at `home`, as the host's end counted them where the runtime made the link: what

@@ -177,6 +177,9 @@ impl Workspace {
             rootless: caller.uid != 0,
         };
         let unprivileged = caller.uid != 0 || caller.in_user_namespace;
+        if errand.cgroup.is_some() {
+            self.only_container("--cgroup")?;
+        }
         let enclosure = self.enclosure_for(errand.cgroup.as_deref())?;
         let joiner = Joiner {
             workspace: self,

@@ -15,6 +15,8 @@ pub enum Event {
     Resume,
     /// One more program comes in.
     Enter,
+    /// Somebody inside is asked for something.
+    Ask,
     /// Its processes are saved to files.
     Save,
     /// Its first process has ended.
@@ -43,7 +45,7 @@ pub fn after(state: Status, event: Event) -> Result<Status, NotNow> {
         (Status::Creating | Status::Created | Status::Running | Status::Paused, Event::Exit) => {
             Ok(Status::Stopped)
         }
-        (Status::Created | Status::Running, Event::Enter)
+        (Status::Created | Status::Running, Event::Enter | Event::Ask)
         | (Status::Running | Status::Paused, Event::Save) => Ok(state),
         (state, event) => Err(NotNow { state, event }),
     }
@@ -63,6 +65,9 @@ impl std::fmt::Display for NotNow {
             (Status::Paused, Event::Enter) => {
                 f.write_str("cannot exec in a paused container (use --ignore-paused to override)")
             }
+            (Status::Paused, Event::Ask) => {
+                f.write_str("container paused: nobody inside answers before it is resumed")
+            }
             (state, Event::Save) => {
                 write!(f, "container cannot be checkpointed in {state} state")
             }
@@ -79,8 +84,9 @@ impl std::fmt::Display for NotNow {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 7] = [
+    const EVENTS: [Event; 8] = [
         Event::Save,
+        Event::Ask,
         Event::Enter,
         Event::Built,
         Event::Start,
@@ -121,5 +127,6 @@ mod tests {
         assert!(text(Status::Stopped, Event::Exit).contains("container not running"));
         assert!(text(Status::Running, Event::Resume).contains("container not paused"));
         assert!(text(Status::Running, Event::Start).contains("already running"));
+        assert!(text(Status::Paused, Event::Ask).contains("container paused"));
     }
 }

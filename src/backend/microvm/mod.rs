@@ -7,6 +7,7 @@
 //! ```
 
 mod birth;
+mod disk;
 mod exec;
 pub mod files;
 pub mod keeper;
@@ -80,14 +81,32 @@ pub struct Boot {
     pub discovery: Discovery,
 }
 
-/// Signals that the process which stands for a machine cannot get: the program gets them from the agent.
-const UNCATCHABLE: [i32; 5] = [
+/// Signals that the process which stands for a machine cannot get, or has a meaning of its own for: the program gets them
+/// from the agent. The last two are the C library's.
+const NOT_PASSED_ON: [i32; 16] = [
     libc::SIGSTOP,
     libc::SIGCONT,
     libc::SIGTSTP,
     libc::SIGTTIN,
     libc::SIGTTOU,
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGABRT,
+    libc::SIGCHLD,
+    libc::SIGPIPE,
+    libc::SIGURG,
+    libc::SIGWINCH,
+    32,
+    33,
 ];
+
+/// Whether a signal is one that only the agent brings to the program.
+#[must_use]
+pub fn is_told_inside(number: i32) -> bool {
+    NOT_PASSED_ON.contains(&number)
+}
 
 impl Backend for MicroVm<'_> {
     fn create(
@@ -127,7 +146,7 @@ impl Backend for MicroVm<'_> {
     }
 
     fn signal(&self, process: BorrowedFd<'_>, number: i32) -> Result<(), BackendError> {
-        if UNCATCHABLE.contains(&number) {
+        if is_told_inside(number) {
             return talk::order(
                 self.home,
                 &Request::Signal {
@@ -176,6 +195,20 @@ impl Inside for MicroVm<'_> {
                 limits: talk::limits(limits, true),
             },
         )
+    }
+
+    fn usage(&self) -> Result<wire::Usage, BackendError> {
+        match talk::ask(self.home, &Request::Usage)? {
+            Event::Usage(found) => Ok(found),
+            _ => Err(BackendError::OutOfTurn),
+        }
+    }
+
+    fn out_of_memory(&self, seen: u64) -> Result<u64, BackendError> {
+        match talk::wait_for(self.home, &Request::AwaitOutOfMemory { seen })? {
+            Event::OutOfMemory { kills } => Ok(kills),
+            _ => Err(BackendError::OutOfTurn),
+        }
     }
 
     fn set_time(&self) -> Result<(), BackendError> {

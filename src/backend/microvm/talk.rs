@@ -56,6 +56,11 @@ pub(super) fn ask(home: BorrowedFd<'_>, request: &Request) -> Result<Event, Back
     answered(client.ask(request))
 }
 
+/// Asks one thing of it that may be long in coming.
+pub(super) fn wait_for(home: BorrowedFd<'_>, request: &Request) -> Result<Event, BackendError> {
+    answered(open(home, PATIENCE)?.ask(request))
+}
+
 /// Orders one thing of it.
 pub(super) fn order(home: BorrowedFd<'_>, request: &Request) -> Result<(), BackendError> {
     match ask(home, request)? {

@@ -4,6 +4,7 @@
 //! nobody is left, and reports what is used whenever the interval is over.
 
 mod interval;
+mod machine;
 mod report;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use crate::enclosure::watch::Watch;
 use crate::spec::id::ContainerId;
 use crate::spec::state::Status;
 use crate::workspace::found::Workspace;
+use crate::workspace::store::Store;
 
 /// Report what workspaces use, and when one runs out of memory
 #[derive(Debug, clap::Args)]
@@ -53,16 +55,17 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
             .iter()
             .try_for_each(|(id, workspace)| stats(id, workspace))?;
     } else {
-        follow(subjects, args.interval)?;
+        follow(&store, subjects, args.interval)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn stats(id: &ContainerId, workspace: &Workspace) -> anyhow::Result<()> {
-    let counters = workspace
+    let mut counters = workspace
         .enclosure()?
         .counters()
         .with_context(|| format!("cannot report on {id}"))?;
+    machine::correct(workspace, &mut counters);
     let interfaces = workspace.interfaces();
     print(&report::stats(id.as_str(), &counters, interfaces))
 }
@@ -74,10 +77,18 @@ fn print<T: serde::Serialize>(object: &T) -> anyhow::Result<()> {
 }
 
 /// Reports until all are gone.
-fn follow(mut subjects: Vec<(ContainerId, Workspace)>, interval: Duration) -> anyhow::Result<()> {
-    let watches = subjects
-        .iter()
-        .map(|(_, workspace)| Ok(workspace.enclosure()?.watch()?));
+fn follow(
+    store: &Store,
+    mut subjects: Vec<(ContainerId, Workspace)>,
+    interval: Duration,
+) -> anyhow::Result<()> {
+    let watches = subjects.iter().map(|(id, workspace)| {
+        let mut watch = workspace.enclosure()?.watch()?;
+        if let Some(told) = machine::listen(store, id, workspace)? {
+            watch.hear(told);
+        }
+        Ok(watch)
+    });
     let mut watches = watches.collect::<anyhow::Result<Vec<Watch>>>()?;
     let mut next = Instant::now() + interval;
     while !watches.is_empty() {
