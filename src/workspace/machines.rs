@@ -26,7 +26,17 @@ pub(super) fn boot(choice: &KernelChoice, places: &StateRoot) -> Result<Boot, Wo
     let guests = Guests::new(&places.data);
     let refused = |error: GuestError| WorkspaceError::NoMachine(error.to_string());
     let named = match &choice.path {
-        Some(path) => guests.meant_by(path).map_err(refused)?,
+        Some(path) => {
+            let guest = guests.meant_by(path).map_err(refused)?;
+            if guest.is_none() && !path.is_file() {
+                let words = format!(
+                    "vm.kernel.path: {} is no guest of this host (bulkhead guest ls) and no kernel image",
+                    path.display()
+                );
+                return Err(WorkspaceError::NoMachine(words));
+            }
+            guest
+        }
         None => Some(guests.usual().map_err(refused)?),
     };
     let (kernel, initramfs, acpi) = match (named, &choice.path, &choice.initramfs) {

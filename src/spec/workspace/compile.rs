@@ -162,7 +162,7 @@ impl Document {
         });
         Some(Vm {
             kernel: Kernel {
-                path: named.map_or_else(PathBuf::new, |path| absolute(base, Path::new(path))),
+                path: named.map_or_else(PathBuf::new, |word| kernel(base, word)),
                 ..Kernel::default()
             },
             hw_config: hardware,
@@ -233,4 +233,12 @@ fn absolute(base: &Path, path: &Path) -> PathBuf {
             .filter(|part| *part != Component::CurDir)
             .collect::<PathBuf>(),
     )
+}
+
+/// A word without a slash is the name of a guest of this host.
+fn kernel(base: &Path, word: &str) -> PathBuf {
+    match word.contains('/') {
+        true => absolute(base, Path::new(word)),
+        false => PathBuf::from(word),
+    }
 }

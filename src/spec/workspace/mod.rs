@@ -320,7 +320,7 @@ pub struct Machine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 255))]
     pub vcpus: Option<u32>,
-    /// What boots in it: `default`, or a kernel image, relative to the document.
+    /// What boots in it: `default`, a guest of this host by its name, or a kernel image by its path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub kernel: Option<String>,
