@@ -5,7 +5,7 @@ target := target/x86_64-unknown-linux-gnu
 product := $(target)/release/bulkhead
 machine := tests/host/run $(if $(SYSTEMD),--systemd)
 
-.PHONY: help setup build guest guest-kernel demo check test test-native test-machine test-mutations fuzz bench install shell-machine
+.PHONY: help setup build guest guest-kernel demo check test test-native test-walls test-machine test-mutations fuzz bench install shell-machine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -34,6 +34,9 @@ test: setup ## every test there is, here and in the test machine
 
 test-native: setup ## the tests that run on this host
 	@.ci/test native
+
+test-walls: setup ## every test of what a container does, with each container in a microVM; takes an hour
+	@.ci/test walls
 
 test-machine: setup ## the tests in the test machine, where none may be skipped
 	@.ci/test machine

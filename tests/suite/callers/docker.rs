@@ -15,14 +15,20 @@ use super::runtime;
 use super::start_daemon;
 use super::until;
 use crate::need;
+use crate::support::wall;
 
 /// Starts the machine's one Docker Engine with our runtime as its default, unless it is there.
 fn dockerd() {
     static STARTED: OnceLock<()> = OnceLock::new();
     STARTED.get_or_init(|| {
         containerd();
+        let runtimes = serde_json::json!({
+            "ours": { "path": runtime() },
+            "loud": { "path": runtime(), "runtimeArgs": ["--debug"] },
+            "machine": { "path": wall::machines() },
+        });
         let settings = serde_json::json!({
-            "runtimes": { "ours": { "path": runtime() }, "loud": { "path": runtime(), "runtimeArgs": ["--debug"] } },
+            "runtimes": runtimes,
             "default-runtime": "ours",
             "iptables": false,
             "ip6tables": false,
@@ -34,14 +40,28 @@ fn dockerd() {
         let file = file.to_string_lossy();
         let program = ["dockerd", "--log-level", "warn", "--config-file", &file];
         start_daemon(&program, "dockerd.log");
-        until("dockerd answers", || ask(Command::new("docker").arg("version")).status == Some(0));
-        ask(Command::new("docker").arg("import").arg(archive()).arg(IMAGE)).fine();
+        until("dockerd answers", || {
+            ask(Command::new("docker").arg("version")).status == Some(0)
+        });
+        ask(Command::new("docker")
+            .arg("import")
+            .arg(archive())
+            .arg(IMAGE))
+        .fine();
     });
 }
 
 fn docker(args: &[&str]) -> Said {
     dockerd();
-    ask(Command::new("docker").args(args))
+    let mut command = Command::new("docker");
+    // The Engine may be one that tests of the other wall have started.
+    match args.split_first() {
+        Some((&"run", rest)) if wall::is_microvm() => {
+            command.args(["run", "--runtime", "machine"]).args(rest)
+        }
+        _ => command.args(args),
+    };
+    ask(&mut command)
 }
 
 /// A container that sleeps until it is removed with this value.

@@ -20,6 +20,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::support::wall;
+
 /// Where everything that these tests store is; the machine's disk is thrown away with it.
 const HOME: &str = "/var/tmp/callers";
 
@@ -28,7 +30,12 @@ const IMAGE: &str = "bb:1";
 
 /// The runtime under test.
 fn runtime() -> String {
-    env::var("BULKHEAD_STAND_IN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_bulkhead").to_owned())
+    static GUESTS: OnceLock<()> = OnceLock::new();
+    if wall::is_microvm() {
+        GUESTS.get_or_init(wall::with_guests_of_the_system);
+    }
+    let ours = || wall::program().display().to_string();
+    env::var("BULKHEAD_STAND_IN").unwrap_or_else(|_| ours())
 }
 
 /// How a command ended and what it said.

@@ -20,7 +20,7 @@ use crate::support::home::Home;
 use crate::support::home::Said;
 
 /// Takes one connection; gives the bytes and the descriptor that come over it.
-pub(super) fn receive(listener: &UnixListener) -> (Vec<u8>, OwnedFd) {
+pub(crate) fn receive(listener: &UnixListener) -> (Vec<u8>, OwnedFd) {
     let (socket, _) = listener.accept().unwrap();
     let mut bytes = vec![0; 8192];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];

@@ -14,6 +14,7 @@ use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::home::Said;
+use crate::support::wall;
 
 /// Lists the descriptors of the shell itself: by built-ins alone, so that none is opened for it.
 const LIST: &str = "n=0; while [ $n -lt 120 ]; do if [ -L /proc/$$/fd/$n ]; then echo -n \"$n \"; fi; n=$((n+1)); done; echo";
@@ -27,7 +28,7 @@ fn after(home: &Home, opening: &str, command: &str, bundle: &Bundle) -> Said {
         "RUN",
         format!(
             "{} --root {}",
-            env!("CARGO_BIN_EXE_bulkhead"),
+            wall::program().display(),
             home.root().display()
         ),
     );
@@ -57,7 +58,7 @@ fn nothing_that_the_caller_of_exec_has_open_comes_in() {
         "RUN",
         format!(
             "{} --root {}",
-            env!("CARGO_BIN_EXE_bulkhead"),
+            wall::program().display(),
             home.root().display()
         ),
     );

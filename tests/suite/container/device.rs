@@ -105,12 +105,8 @@ fn the_modes_of_devices_are_not_masked_by_the_callers_umask() {
                 json!([{"path": "/dev/test-p", "type": "p", "fileMode": 0o666}]);
         });
     let mut command = std::process::Command::new("sh");
-    command.args([
-        "-c",
-        "umask 077; exec \"$@\"",
-        "sh",
-        env!("CARGO_BIN_EXE_bulkhead"),
-    ]);
+    command.args(["-c", "umask 077; exec \"$@\"", "sh"]);
+    command.arg(crate::support::wall::program());
     command.arg("--root").arg(home.root()).args(["run", "-b"]);
     command.arg(bundle.path()).arg(home.id());
     let said: crate::support::home::Said = command.output().unwrap().into();

@@ -26,6 +26,9 @@ use serde_json::Value;
 
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
+use crate::support::wall;
+
+pub(crate) use console::receive;
 
 /// Runs a shell script as the program of a changed bundle; gives what it printed.
 #[track_caller]
@@ -58,7 +61,7 @@ fn elsewhere(home: &Home, script: &str) -> Command {
             "RUN",
             format!(
                 "{} --root {}",
-                env!("CARGO_BIN_EXE_bulkhead"),
+                wall::program().display(),
                 home.root().display()
             ),
         )

@@ -7,6 +7,7 @@ use super::refused;
 use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
+use crate::support::wall;
 
 #[test]
 fn the_program_has_its_user_and_all_its_groups() {
@@ -196,10 +197,7 @@ fn the_program_leads_a_session_and_has_no_signals_blocked_or_ignored() {
     let bundle = Bundle::new(&["grep", "-E", "^(SigBlk|SigIgn|NSsid)", "/proc/self/status"]);
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "trap '' HUP QUIT PIPE TERM; exec \"$@\"", "sh"]);
-    command
-        .arg(env!("CARGO_BIN_EXE_bulkhead"))
-        .arg("--root")
-        .arg(home.root());
+    command.arg(wall::program()).arg("--root").arg(home.root());
     command
         .args(["run", "-b"])
         .arg(bundle.path())

@@ -29,7 +29,7 @@ use vm_memory::MmapRegion;
 use vm_memory::VolatileMemory;
 
 /// What was found, by the name of the question.
-pub(super) type Found = BTreeMap<&'static str, String>;
+pub(crate) type Found = BTreeMap<&'static str, String>;
 
 /// The length of the files that are written at random.
 const LENGTH: usize = 256 * 1024;
@@ -37,7 +37,7 @@ const LENGTH: usize = 256 * 1024;
 const ROUNDS: u32 = 1500;
 
 /// Asks every question in an empty directory; what is made stays there.
-pub(super) fn facts(directory: &Path) -> Found {
+pub(crate) fn facts(directory: &Path) -> Found {
     let questions: [(&'static str, fn(&Path) -> io::Result<String>); 17] = [
         ("owner", owner),
         ("mode", mode),

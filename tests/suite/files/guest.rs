@@ -20,7 +20,7 @@ use super::place::tree;
 use crate::need;
 
 /// What is different in a guest, and why; `runtime-spec/files.md` says the same.
-const DIFFERENT: [(&str, &str); 2] = [
+pub(crate) const DIFFERENT: [(&str, &str); 2] = [
     // The file server has no right to set attributes that only a host's root may see.
     (
         "trusted attributes",

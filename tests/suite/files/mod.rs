@@ -6,8 +6,8 @@
 mod client;
 mod driver;
 mod ends;
-mod exercise;
-mod guest;
+pub(crate) mod exercise;
+pub(crate) mod guest;
 mod hostile;
 mod jail;
 mod place;
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use crate::need;
 
 /// Where the exerciser works when it runs inside; see [`exercise`].
-const DIRECTORY: &str = "BULKHEAD_EXERCISE";
+pub(crate) const DIRECTORY: &str = "BULKHEAD_EXERCISE";
 
 /// Here in a directory of its own. Another test runs this one again in a guest, with the directory in its environment, and
 /// compares what is found in both.

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
 use super::bundle::Bundle;
+use super::wall;
 
 /// A state root; workspaces that a test leaves in it are removed with it.
 #[derive(Debug)]
@@ -60,12 +61,16 @@ impl From<Output> for Said {
 impl Home {
     /// An empty state root.
     pub(crate) fn new() -> Self {
-        Self {
+        let home = Self {
             directory: tempfile::Builder::new()
                 .prefix("bulkhead-test-")
                 .tempdir()
                 .unwrap(),
+        };
+        if wall::is_microvm() {
+            wall::with_guests(&home.root());
         }
+        home
     }
 
     /// A path below a directory that goes with this value, beside the state root.
@@ -90,7 +95,7 @@ impl Home {
 
     /// The binary with this state root, to be given more.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bulkhead"));
+        let mut command = Command::new(wall::program());
         command.arg("--root").arg(self.root()).stdin(Stdio::null());
         command
     }

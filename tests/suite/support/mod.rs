@@ -6,3 +6,4 @@ pub(crate) mod need;
 pub(crate) mod residue;
 pub(crate) mod sentinel;
 pub(crate) mod somebody;
+pub(crate) mod wall;

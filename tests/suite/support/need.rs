@@ -10,6 +10,9 @@ pub(crate) type Need = Result<(), String>;
 #[macro_export]
 macro_rules! need {
     ($($what:ident),+ $(,)?) => {
+        if let Some(why) = $crate::support::wall::excused() {
+            return $crate::support::wall::passed_over(why);
+        }
         $(
             if let Err(why) = $crate::support::need::$what() {
                 return $crate::support::need::missing(&why);

@@ -9,6 +9,7 @@ mod kept;
 mod lease;
 mod output;
 mod reset;
+mod ten;
 mod wired;
 
 use std::path::PathBuf;
