@@ -49,6 +49,7 @@ const URGENT: &str = "<0>";
 /// The life of the agent: as the first process of a machine, as a maker of one program, or beside others.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::sys::process::abort_on_panic();
     let mut words: Vec<OsString> = std::env::args_os().collect();
     let own = words.drain(..words.len().min(1)).next().unwrap_or_default();
     let first = words.first().and_then(|word| word.to_str());

@@ -134,6 +134,7 @@ const GOES_IN: [&str; 9] = [
 /// Failures of the runtime give 1, those of `exec` and `wait` 255 (their other statuses are the program's own).
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::sys::process::abort_on_panic();
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     if let Some(ended) = inner::part(&args) {
         return ended;

@@ -195,6 +195,19 @@ pub fn stat(pid: i32) -> Result<Stat> {
     parse_stat(&text).ok_or(Errno::IO)
 }
 
+/// From here on a panic of any thread ends the whole process, as in a release build: a copy of the process must not unwind
+/// into what its parent was doing, and no thread goes on without another.
+pub fn abort_on_panic() {
+    #[cfg(panic = "unwind")]
+    {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |why| {
+            usual(why);
+            std::process::abort();
+        }));
+    }
+}
+
 /// What the kernel says in a small file of `/proc`, which has no size to begin with: a page is read at once, where the
 /// standard library would begin with 32 bytes.
 ///
