@@ -12,9 +12,11 @@ use crate::accounting::Reason;
 use crate::accounting::reading;
 use crate::accounting::reading::Subject;
 use crate::accounting::usage::Usage;
+use crate::enclosure::counters::machine::LastWord;
 use crate::spec::asked::Asked;
 use crate::sys::process::Exit;
 use crate::workspace::found::Workspace;
+use crate::workspace::inside;
 use crate::workspace::record::Record;
 use crate::workspace::report::Counted;
 use crate::workspace::report::End;
@@ -104,11 +106,17 @@ pub fn ended(
     if meter.has_ended_with(total_us) {
         return Ok(());
     }
+    let word = inside::last_word(last.home, last.record);
+    let end = match (end, &word) {
+        (End::Before(_), Some(word)) => End::Before(Some(word.exit)),
+        (end, _) => end,
+    };
     let exit = match end {
         End::Removed => None,
         End::Before(exit) => exit,
     };
-    let entry = Entry::ended(last.record, usage.clone(), reason(end, &usage), exit);
+    let why = reason(end, out_of_memory(&usage, word.as_ref()));
+    let entry = Entry::ended(last.record, usage, why, exit);
     enter(root, &entry, disk)?;
     // A removal that fails after this may be tried again.
     meter.note_end(total_us);
@@ -120,6 +128,7 @@ fn subject<'a>(counted: &'a Counted<'a>) -> Subject<'a> {
         record: counted.record,
         enclosure: counted.enclosure,
         interfaces: counted.interfaces.clone(),
+        machine: counted.machine,
         term: reading::term(counted.home),
     }
 }
@@ -128,11 +137,16 @@ fn is_billed(record: &Record) -> Result<bool, AccountingError> {
     Ok(Asked::of(&record.annotations)?.billed)
 }
 
+/// Whether anybody was killed for want of memory: by this kernel, or by that of a machine.
+fn out_of_memory(usage: &Usage, word: Option<&LastWord>) -> bool {
+    let memory = usage.memory.as_ref();
+    let here = memory.is_some_and(|memory| memory.events.oom_kill > 0);
+    here || word.is_some_and(|word| word.oom_kills > 0)
+}
+
 /// Somebody who was killed for want of memory is told from others by the count of such kills; where nobody saw the
 /// signal, that count alone must do.
-fn reason(end: End, usage: &Usage) -> Reason {
-    let memory = usage.memory.as_ref();
-    let out_of_memory = memory.is_some_and(|memory| memory.events.oom_kill > 0);
+fn reason(end: End, out_of_memory: bool) -> Reason {
     match end {
         End::Removed => Reason::Deleted,
         End::Before(Some(Exit::Status(_))) => Reason::Exited,

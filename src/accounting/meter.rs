@@ -9,7 +9,8 @@
 //! It is the time by which the workspace fell short of its guarantee, and no more than it waited: who did not want to
 //! run was not wronged. Short looks are exacter than long ones: a burst above the guarantee makes up for a lack below
 //! it only within one interval, and an idle part of it hides a wait in another. The first term of `waited` counts time,
-//! not processors, so of a guarantee of several at most `dt` is seen; time throttled may be in both terms.
+//! not processors, so of a guarantee of several at most `dt` is seen; time throttled may be in both terms. A machine waits
+//! when its processors do: their delays are added up, so of those every processor's is seen.
 //!
 //! The sums are kept beside the record (`meter.json`), with the last look, so that a command that looks once, or a
 //! meter that takes over from one that died, goes on from there.
@@ -27,15 +28,18 @@ use crate::accounting::behalf::part;
 use crate::accounting::energy;
 use crate::accounting::moment::Moment;
 use crate::accounting::reading;
+use crate::accounting::reading::Look;
 use crate::accounting::reading::Subject;
+use crate::accounting::reading::Waited;
 use crate::accounting::usage::Energy;
 use crate::accounting::usage::How;
 use crate::accounting::usage::Link;
+use crate::accounting::usage::Machine;
 use crate::accounting::usage::OnBehalf;
 use crate::accounting::usage::Usage;
 use crate::enclosure::Enclosure;
-use crate::spec::asked::Asked;
 use crate::workspace::found::Workspace;
+use crate::workspace::inside;
 use crate::workspace::interfaces;
 use crate::workspace::record::Record;
 use crate::workspace::store::Home;
@@ -50,8 +54,13 @@ struct Kept {
     boot: String,
     host: Moment,
     used_us: u64,
-    waited_us: Option<u64>,
+    #[serde(default)]
+    waited: Waited,
     network: Option<BTreeMap<String, Link>>,
+    #[serde(default)]
+    machine: Option<Machine>,
+    #[serde(default)]
+    guest_us: Option<u64>,
     hold_us: Option<u64>,
     network_softirq_us: Option<u64>,
     energy_uj: Option<u64>,
@@ -110,6 +119,7 @@ impl Meter {
             record: workspace.record(),
             enclosure: &enclosure,
             interfaces: interfaces::counted(workspace.home().path(), workspace.record()),
+            machine: inside::counted(workspace.home(), workspace.record(), &enclosure),
             term: reading::term(workspace.home()),
         };
         let usage = self.look(&subject)?;
@@ -141,11 +151,14 @@ impl Meter {
 
     /// Looks now at what is given.
     pub(super) fn look(&mut self, subject: &Subject<'_>) -> Result<Usage, AccountingError> {
-        let (mut usage, asked) = reading::read(subject)?;
-        let now = Moment::look();
-        let kept = self.go_on(&usage, &asked, now);
+        let look = reading::read(subject)?;
+        let kept = self.go_on(&look, Moment::look());
+        let mut usage = look.usage;
         // Interfaces go with the last process; what they said last still holds.
         usage.network.clone_from(&kept.network);
+        // So do a machine's counters.
+        usage.machine = kept.machine;
+        usage.cpu.roles.workload.guest_us = kept.guest_us;
         usage.cpu.hold_ms = kept.hold_us.map(|hold| hold / 1000);
         usage.cpu.on_behalf = OnBehalf {
             how: match kept.network_softirq_us {
@@ -164,14 +177,13 @@ impl Meter {
     }
 
     /// The sums up to now.
-    fn go_on(&self, usage: &Usage, asked: &Asked, host: Moment) -> Kept {
-        let begun = self.kept.clone().unwrap_or_else(|| birth(usage, &host));
-        let waited_us = waited(usage);
-        let waited = waited_us.zip(begun.waited_us);
-        let waited = waited.map(|(now, before)| now.saturating_sub(before));
+    fn go_on(&self, look: &Look, host: Moment) -> Kept {
+        let usage = &look.usage;
+        let begun = self.kept.clone().unwrap_or_else(|| birth(look, &host));
+        let waited = look.waited.since(begun.waited);
         let used = usage.cpu.total_us.saturating_sub(begun.used_us);
         let dt = host.clock_us.saturating_sub(begun.host.clock_us);
-        let hold = waited.map(|waited| hold_us(asked.guarantee.cpu_milli, dt, used, waited));
+        let hold = waited.map(|waited| hold_us(look.asked.guarantee.cpu_milli, dt, used, waited));
         let network = usage.network.clone().or(begun.network.clone());
         let softirq = network.as_ref().and_then(|links| {
             let before = begun.network.as_ref().map(packets).unwrap_or_default();
@@ -195,8 +207,10 @@ impl Meter {
             boot: usage.boot.clone(),
             host,
             used_us: usage.cpu.total_us,
-            waited_us,
+            waited: look.waited,
             network,
+            machine: usage.machine.or(begun.machine),
+            guest_us: usage.cpu.roles.workload.guest_us.or(begun.guest_us),
             hold_us: add(begun.hold_us, hold),
             network_softirq_us: add(begun.network_softirq_us, softirq),
             energy_uj: add(begun.energy_uj, energy),
@@ -228,7 +242,8 @@ impl Meter {
 
 /// What nobody has looked at yet began with nothing, as long ago as it was made. Of the host at that time nothing is
 /// known any more.
-fn birth(usage: &Usage, host: &Moment) -> Kept {
+fn birth(look: &Look, host: &Moment) -> Kept {
+    let usage = &look.usage;
     let parsed = |text: &str| humantime::parse_rfc3339(text).ok();
     let span = parsed(&usage.at).zip(parsed(&usage.created));
     let age = span.and_then(|(at, created)| at.duration_since(created).ok());
@@ -238,7 +253,10 @@ fn birth(usage: &Usage, host: &Moment) -> Kept {
             clock_us: host.clock_us.saturating_sub(age_us),
             ..Moment::default()
         },
-        waited_us: waited(usage).map(|_| 0),
+        waited: Waited {
+            delay_us: look.waited.delay_us.map(|_| 0),
+            pressure_us: look.waited.pressure_us.map(|_| 0),
+        },
         ..Kept::default()
     }
 }
@@ -249,12 +267,6 @@ fn packets(links: &BTreeMap<String, Link>) -> u64 {
         .values()
         .map(|link| link.in_packets + link.out_packets)
         .sum()
-}
-
-/// Time that it waited for a processor in any way; none where the kernel does not tell.
-fn waited(usage: &Usage) -> Option<u64> {
-    let queued = usage.pressure.cpu.as_ref()?.some_us;
-    Some(queued + usage.cpu.throttled_us.unwrap_or_default())
 }
 
 /// The formula at the top of this file; `cpu_milli` is the guarantee in thousandths of a processor.

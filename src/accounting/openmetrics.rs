@@ -7,6 +7,7 @@ use crate::accounting::usage::Device;
 use crate::accounting::usage::Kinds;
 use crate::accounting::usage::Link;
 use crate::accounting::usage::MemoryEvents;
+use crate::accounting::usage::Role;
 use crate::accounting::usage::Usage;
 
 /// The media type of the text.
@@ -125,6 +126,35 @@ const FAMILIES: &[Family] = &[
         samples: |usage| one(Some(Value::Micro(usage.cpu.total_us))),
     },
     Family {
+        name: "bulkhead_cpu_role_seconds",
+        kind: "counter",
+        unit: "seconds",
+        help: "Processor time of a machine by who used it; all roles together are the usage.",
+        samples: |usage| {
+            let roles = &usage.cpu.roles;
+            // A container is all workload.
+            if roles.vmm.is_none() {
+                return Vec::new();
+            }
+            let of = |role: Option<&Role>| role.map(|role| Value::Micro(role.total_us));
+            let roles = [
+                ("workload", of(Some(&roles.workload))),
+                ("vmm", of(roles.vmm.as_ref())),
+                ("fileserver", of(roles.fileserver.as_ref())),
+                ("vhost", of(roles.vhost.as_ref())),
+                ("proxy", of(roles.proxy.as_ref())),
+            ];
+            labelled("role", &roles)
+        },
+    },
+    Family {
+        name: "bulkhead_cpu_guest_seconds",
+        kind: "counter",
+        unit: "seconds",
+        help: "Processor time of a machine's workload inside its guest.",
+        samples: |usage| one(usage.cpu.roles.workload.guest_us.map(Value::Micro)),
+    },
+    Family {
         name: "bulkhead_cpu_throttled_seconds",
         kind: "counter",
         unit: "seconds",
@@ -154,6 +184,24 @@ const FAMILIES: &[Family] = &[
         unit: "bytes",
         help: "Memory in use.",
         samples: |usage| one(usage.memory.as_ref().map(|m| Value::Count(m.current_bytes))),
+    },
+    Family {
+        name: "bulkhead_memory_part_bytes",
+        kind: "gauge",
+        unit: "bytes",
+        help: "Memory in use by a machine's guest, and by the machine on top.",
+        samples: |usage| {
+            let memory = usage.memory.as_ref();
+            let of = |bytes: Option<u64>| bytes.map(Value::Count);
+            let parts = [
+                ("guest", of(memory.and_then(|memory| memory.guest_bytes))),
+                (
+                    "overhead",
+                    of(memory.and_then(|memory| memory.overhead_bytes)),
+                ),
+            ];
+            labelled("part", &parts)
+        },
     },
     Family {
         name: "bulkhead_memory_peak_bytes",
@@ -292,6 +340,30 @@ const FAMILIES: &[Family] = &[
                 ),
             ];
             labelled("part", &parts)
+        },
+    },
+    Family {
+        name: "bulkhead_machine_exits",
+        kind: "counter",
+        unit: "",
+        help: "How often a machine's guest was left, and of that because it had nothing to do.",
+        samples: |usage| {
+            let machine = usage.machine.as_ref();
+            let why = [
+                ("any", machine.map(|machine| Value::Count(machine.exits))),
+                ("halt", machine.map(|machine| Value::Count(machine.halts))),
+            ];
+            labelled("why", &why)
+        },
+    },
+    Family {
+        name: "bulkhead_machine_halt_polling_seconds",
+        kind: "counter",
+        unit: "seconds",
+        help: "Processor time that the kernel spent waiting for a guest with nothing to do.",
+        samples: |usage| {
+            let machine = usage.machine.as_ref();
+            one(machine.map(|machine| Value::Micro(machine.halt_polling_us)))
         },
     },
     Family {

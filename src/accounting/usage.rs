@@ -45,6 +45,9 @@ pub struct Usage {
     /// Electric energy; absent where the host does not measure it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy: Option<Energy>,
+    /// What KVM counts of its machine; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
 }
 
 /// Processor time.
@@ -135,6 +138,13 @@ pub struct Memory {
     pub peak_bytes: Option<u64>,
     /// Swap in use now.
     pub swap_current_bytes: u64,
+    /// Of the present use, the memory of its guest; absent without a machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_bytes: Option<u64>,
+    /// Of the present use, what its machine takes on top: all that is neither the guest's memory nor cache of files;
+    /// absent without a machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overhead_bytes: Option<u64>,
     /// The present use by what it is used for.
     pub by_kind: Kinds,
     /// How often a bound was met.
@@ -264,6 +274,17 @@ pub struct Energy {
     pub how: How,
     /// Its part of what the processors' packages took.
     pub package_uj: u64,
+}
+
+/// What KVM counts of a machine (`KVM_GET_STATS_FD`), as of the last look at it while it ran.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// How often its guest was left.
+    pub exits: u64,
+    /// How often because it had nothing to do.
+    pub halts: u64,
+    /// Processor time that the kernel spent waiting for such a guest; contained in that of the workload.
+    pub halt_polling_us: u64,
 }
 
 impl Usage {

@@ -42,13 +42,39 @@ fn resources(survey: &Survey) -> BTreeSet<&Resource> {
     survey.capacity.total.keys().chain(held).collect()
 }
 
+/// What somebody has of a resource.
+struct Held<'a> {
+    id: &'a str,
+    amount: u64,
+    /// Of that, what is for a machine and not for the program in it.
+    machine: u64,
+}
+
 /// What each holder has of a resource, the greatest first.
-fn holders<'a>(survey: &'a Survey, resource: &Resource) -> Vec<(&'a str, u64)> {
-    let held = survey.holders.iter();
-    let held = held.filter_map(|one| Some((one.id.as_str(), *one.amounts.get(resource)?)));
-    let mut held: Vec<(&str, u64)> = held.collect();
-    held.sort_by(|one, other| other.1.cmp(&one.1).then(one.0.cmp(other.0)));
+fn holders<'a>(survey: &'a Survey, resource: &Resource) -> Vec<Held<'a>> {
+    let held = survey.holders.iter().filter_map(|one| {
+        Some(Held {
+            id: &one.id,
+            amount: *one.amounts.get(resource)?,
+            machine: match resource {
+                Resource::Memory => one.machine_bytes,
+                _ => 0,
+            },
+        })
+    });
+    let mut held: Vec<Held<'_>> = held.collect();
+    held.sort_by(|one, other| other.amount.cmp(&one.amount).then(one.id.cmp(other.id)));
     held
+}
+
+impl Held<'_> {
+    fn words(&self, resource: &Resource) -> String {
+        let all = format!("{} {}", self.id, resource.amount(self.amount));
+        match self.machine {
+            0 => all,
+            machine => format!("{all} ({} for its machine)", resource.amount(machine)),
+        }
+    }
 }
 
 fn rows(survey: &Survey) -> Vec<[String; 6]> {
@@ -59,9 +85,7 @@ fn rows(survey: &Survey) -> Vec<[String; 6]> {
             amount.map_or("unknown".to_owned(), |amount| resource.amount(amount))
         };
         let held = holders(survey, resource).into_iter();
-        let held: Vec<String> = held
-            .map(|(id, amount)| format!("{id} {}", resource.amount(amount)))
-            .collect();
+        let held: Vec<String> = held.map(|one| one.words(resource)).collect();
         [
             resource.to_string(),
             words(capacity.all(resource)),
@@ -116,11 +140,15 @@ fn document(survey: &Survey) -> Value {
         for (name, amount) in amounts {
             entry.insert(format!("{name}_{unit}"), json!(amount));
         }
-        let held = holders(survey, resource).into_iter().map(|(id, amount)| {
-            Map::from_iter([
-                ("id".to_owned(), json!(id)),
-                (format!("held_{unit}"), json!(amount)),
-            ])
+        let held = holders(survey, resource).into_iter().map(|one| {
+            let mut entry = Map::from_iter([
+                ("id".to_owned(), json!(one.id)),
+                (format!("held_{unit}"), json!(one.amount)),
+            ]);
+            if one.machine > 0 {
+                entry.insert(format!("machine_{unit}"), json!(one.machine));
+            }
+            entry
         });
         entry.insert("holders".to_owned(), held.collect());
         Value::Object(entry)

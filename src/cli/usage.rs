@@ -13,6 +13,7 @@ use rustix::event::Timespec;
 
 use crate::accounting::Usage;
 use crate::accounting::openmetrics;
+use crate::accounting::usage::Role;
 use crate::cli::figures;
 use crate::cli::session::Session;
 use crate::cli::table;
@@ -172,7 +173,52 @@ fn people(found: &[(Status, Usage)]) -> String {
             figures::span(usage.lease.as_ref().map(|lease| lease.remaining_s)),
         ]
     });
-    figures::table(&heading, &rows.collect::<Vec<_>>())
+    let table = figures::table(&heading, &rows.collect::<Vec<_>>());
+    match machines(found) {
+        Some(parts) => format!("{table}\n{parts}"),
+        None => table,
+    }
+}
+
+/// What machines used, by who used it; none when there is no machine.
+fn machines(found: &[(Status, Usage)]) -> Option<String> {
+    let heading = [
+        "MICROVM",
+        "GUEST",
+        "VCPUS",
+        "VMM",
+        "FILES",
+        "VHOST",
+        "PROXY",
+        "EXITS",
+        "HALTS",
+        "POLLING",
+        "GUEST-MEM",
+        "OVERHEAD",
+    ];
+    let machines = found.iter().map(|(_, usage)| usage);
+    let machines = machines.filter(|usage| usage.cpu.roles.vmm.is_some());
+    let rows = machines.map(|usage| {
+        let roles = &usage.cpu.roles;
+        let role = |role: Option<&Role>| figures::seconds(role.map(|role| role.total_us));
+        let (machine, memory) = (usage.machine.as_ref(), usage.memory.as_ref());
+        vec![
+            usage.id.to_string(),
+            figures::seconds(roles.workload.guest_us),
+            role(Some(&roles.workload)),
+            role(roles.vmm.as_ref()),
+            role(roles.fileserver.as_ref()),
+            role(roles.vhost.as_ref()),
+            role(roles.proxy.as_ref()),
+            figures::count(machine.map(|machine| machine.exits)),
+            figures::count(machine.map(|machine| machine.halts)),
+            figures::seconds(machine.map(|machine| machine.halt_polling_us)),
+            figures::bytes(memory.and_then(|memory| memory.guest_bytes)),
+            figures::bytes(memory.and_then(|memory| memory.overhead_bytes)),
+        ]
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    (!rows.is_empty()).then(|| figures::table(&heading, &rows))
 }
 
 /// Waits, and says whether somebody still reads: a pipe that was closed ends the wait at once.

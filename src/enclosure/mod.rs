@@ -270,6 +270,12 @@ impl Enclosure {
         })
     }
 
+    /// A part of a machine's enclosure ([`threads`]), with a limit of its own; none when it was not divided.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Option<Self> {
+        self.below(Path::new(name)).ok()
+    }
+
     fn path(&self) -> PathBuf {
         self.place.directory().unwrap_or_default()
     }

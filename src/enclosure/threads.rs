@@ -18,46 +18,53 @@ pub const VCPU: &str = "vcpu";
 pub const VMM: &str = "vmm";
 /// The group of the file server.
 pub const FILES: &str = "files";
+/// The group of the kernel's threads for its devices.
+pub const VHOST: &str = "vhost";
 
 /// The parts of a cgroup.
 #[derive(Debug)]
 pub struct Parts {
-    /// The `cgroup.threads` of the processors, open for writing.
-    pub vcpu: OwnedFd,
-    /// The same of the VMM.
-    pub vmm: OwnedFd,
-    /// The directory of the file server's group, to be born in.
-    pub files: OwnedFd,
+    /// Its processors.
+    pub vcpu: Part,
+    /// Its other threads.
+    pub vmm: Part,
+    /// Its file server.
+    pub files: Part,
+}
+
+/// A part of a cgroup.
+#[derive(Debug)]
+pub struct Part {
+    /// Its directory, for a process to be born in.
+    pub directory: OwnedFd,
+    /// Its `cgroup.threads`, open for writing.
+    pub threads: OwnedFd,
 }
 
 /// Divides a cgroup. Nothing when its kernel or its place does not let it: what is in it is then counted as one.
 #[must_use]
 pub fn divide(whole: BorrowedFd<'_>) -> Option<Parts> {
     let parts = || {
-        let files = part(whole, FILES)?;
         Ok::<_, Errno>(Parts {
-            vcpu: threads_of(&part(whole, VCPU)?)?,
-            vmm: threads_of(&part(whole, VMM)?)?,
-            files,
+            files: part(whole, FILES)?,
+            vcpu: part(whole, VCPU)?,
+            vmm: part(whole, VMM)?,
         })
     };
     parts().ok()
 }
 
-fn part(whole: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+fn part(whole: BorrowedFd<'_>, name: &str) -> Result<Part> {
     match rustix::fs::mkdirat(whole, name, Mode::from(0o755)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let part = rustix::fs::openat(whole, name, flags, Mode::empty())?;
-    let kind = open(part.as_fd(), "cgroup.type")?;
+    let directory = rustix::fs::openat(whole, name, flags, Mode::empty())?;
+    let kind = open(directory.as_fd(), "cgroup.type")?;
     rustix::io::write(&kind, b"threaded")?;
-    Ok(part)
-}
-
-fn threads_of(part: &OwnedFd) -> Result<OwnedFd> {
-    open(part.as_fd(), "cgroup.threads")
+    let threads = open(directory.as_fd(), "cgroup.threads")?;
+    Ok(Part { directory, threads })
 }
 
 fn open(part: BorrowedFd<'_>, file: &str) -> Result<OwnedFd> {

@@ -56,6 +56,8 @@ pub struct Holder {
     pub id: String,
     /// What it holds.
     pub amounts: Amounts,
+    /// Of the memory that it holds, what its machine takes beyond its workload, in bytes.
+    pub machine_bytes: u64,
 }
 
 /// A promise cannot be made. One line for each resource that is short.
@@ -367,6 +369,7 @@ mod tests {
         Holder {
             id: id.to_owned(),
             amounts: [(resource, amount)].into(),
+            machine_bytes: 0,
         }
     }
 

@@ -5,13 +5,38 @@ use std::os::fd::AsFd;
 use serde::Serialize;
 
 use crate::backend::Backend;
+use crate::backend::microvm;
+use crate::enclosure::Enclosure;
+use crate::enclosure::counters::machine::LastWord;
+use crate::enclosure::counters::machine::MachineCounters;
 use crate::plan::machine::GuestLimits;
 use crate::spec::state::Status;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
 use crate::workspace::lifecycle;
 use crate::workspace::lifecycle::Event;
+use crate::workspace::record::Record;
+use crate::workspace::store::Home;
 use crate::workspace::wall;
+
+/// What the machine of a workspace has cost so far: as it is now, or as it was when its program had ended. None without a
+/// machine, and for one that has ended and left no word.
+#[must_use]
+pub fn counted(home: &Home, record: &Record, enclosure: &Enclosure) -> Option<MachineCounters> {
+    record.machine?;
+    let last = last_word(home, record).and_then(|word| word.counters);
+    // While a machine ends, both can be had: who has more has it later.
+    let all = enclosure.machine().into_iter().chain(last);
+    all.max_by_key(|one| one.exits)
+}
+
+/// What was written down when the program in a machine ended; none before, without a machine, and when that was killed.
+#[must_use]
+pub fn last_word(home: &Home, record: &Record) -> Option<LastWord> {
+    record.machine?;
+    let bytes = home.read(microvm::LAST_WORD).ok().flatten()?;
+    serde_json::from_slice(&bytes).ok()
+}
 
 /// A process of a workspace, as the kernel inside sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

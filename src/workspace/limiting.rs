@@ -6,12 +6,17 @@ use std::collections::BTreeMap;
 
 use crate::enclosure::Enclosure;
 use crate::enclosure::rdt;
+use crate::enclosure::threads;
+use crate::host::Host;
 use crate::plan;
 use crate::plan::cgroup::Limits;
 use crate::plan::machine;
+use crate::plan::machine::Extent;
+use crate::plan::machine::Size;
 use crate::spec::asked::Asked;
 use crate::spec::asked::PREFIX;
 use crate::spec::id::ContainerId;
+use crate::spec::resources::Cpu;
 use crate::spec::resources::Resources;
 use crate::spec::state::Status;
 use crate::workspace::admission;
@@ -81,9 +86,19 @@ pub fn update(
         extent.limits = extent.changed(&change.resources)?;
     }
     let shares = Shares::change(&workspace.record, &change.shares)?;
+    let machine = record.machine.as_ref();
+    let mut processors = machine.and_then(|extent| Processors::of(&enclosure, extent, &host));
+    let held = match &mut processors {
+        Some(processors) => processors.hold(&change.resources)?,
+        None => None,
+    };
     let changed = put_in_force(&workspace, &record, &mut enclosure, &limits);
     if changed.is_err() {
         shares.put_back(&record);
+        if let (Some(mut processors), Some(held)) = (processors, held) {
+            // The first error is the one to tell.
+            processors.hold(&held).map(drop).unwrap_or_default();
+        }
     }
     changed?;
     weigh(store, grant, &record)
@@ -128,6 +143,43 @@ fn put_in_force_outside(
         workspace.home.write(store::STATE, &before)?;
     }
     Ok(taken?)
+}
+
+/// The processors of a machine, whose limit is the workload's; that of the whole has room for the machine's own work.
+pub(super) struct Processors<'a> {
+    part: Enclosure,
+    size: Size,
+    host: &'a Host,
+}
+
+impl<'a> Processors<'a> {
+    /// None where the machine could not be divided: then the limit of the whole is all that holds it.
+    pub(super) fn of(whole: &Enclosure, extent: &Extent, host: &'a Host) -> Option<Self> {
+        Some(Self {
+            part: whole.part(threads::VCPU)?,
+            size: extent.size,
+            host,
+        })
+    }
+
+    /// Holds them to what is asked for. Gives what they were held to before, when that has changed.
+    pub(super) fn hold(&mut self, asked: &Resources) -> Result<Option<Resources>, WorkspaceError> {
+        let present = self.part.present()?;
+        let Some(wanted) = machine::of_processors(asked, self.size, &present) else {
+            return Ok(None);
+        };
+        let limits = plan::cgroup::update(&wanted, &present, self.host)?;
+        self.part.update(&limits)?;
+        let before = Cpu {
+            quota: present.cpu_quota.or(Some(-1)),
+            period: present.cpu_period,
+            ..Cpu::default()
+        };
+        Ok(Some(Resources {
+            cpu: Some(before),
+            ..Resources::default()
+        }))
+    }
 }
 
 impl Workspace {

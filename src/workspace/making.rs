@@ -13,6 +13,8 @@ use crate::backend::Supplies;
 use crate::enclosure::Enclosure;
 use crate::enclosure::Place;
 use crate::enclosure::rdt;
+use crate::plan::cgroup::Present;
+use crate::plan::machine;
 use crate::plan::network::NetworkPlan;
 use crate::spec::Spec;
 use crate::spec::asked::OverLimit;
@@ -21,15 +23,18 @@ use crate::sys::socket;
 use crate::workspace::admission;
 use crate::workspace::agent;
 use crate::workspace::agent::Agent;
+use crate::workspace::blueprint;
 use crate::workspace::blueprint::Blueprint;
 use crate::workspace::blueprint::Wish;
 use crate::workspace::document;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::handing;
 use crate::workspace::hooks::Moment;
+use crate::workspace::inside;
 use crate::workspace::interfaces;
 use crate::workspace::late::Late;
 use crate::workspace::life::Life;
+use crate::workspace::limiting::Processors;
 use crate::workspace::notify;
 use crate::workspace::record::Record;
 use crate::workspace::removing;
@@ -263,12 +268,33 @@ pub(super) fn erect(
     if let Some(class) = &record.rdt {
         rdt::enter(class, made.handle.pid)?;
     }
+    hold_processors(record, blueprint, &enclosure)?;
     home.write(store::STATE, &record.to_bytes()?)?;
     admission::rebalance(home.store(), record)?;
     if !arrangement.begun_later {
         tell_begun(home, record, &enclosure, report);
     }
     Ok(made)
+}
+
+/// Limits what the processors of a machine may use, which have begun to boot by then.
+fn hold_processors(
+    record: &Record,
+    blueprint: &Blueprint,
+    enclosure: &Enclosure,
+) -> Result<(), WorkspaceError> {
+    let asked = blueprint.spec.linux.resources.as_ref();
+    let (Some(extent), Some(asked)) = (&record.machine, asked) else {
+        return Ok(());
+    };
+    if machine::of_processors(asked, extent.size, &Present::default()).is_none() {
+        return Ok(());
+    }
+    let host = blueprint::look()?;
+    match Processors::of(enclosure, extent, &host) {
+        Some(mut processors) => processors.hold(asked).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Says that a workspace that is billed stands.
@@ -279,6 +305,7 @@ pub(super) fn tell_begun(home: &Home, record: &Record, enclosure: &Enclosure, re
             home,
             enclosure,
             interfaces: interfaces::counted(home.path(), record),
+            machine: inside::counted(home, record, enclosure),
         });
     }
 }

@@ -274,6 +274,8 @@ impl Workspace {
             store::START,
             microvm::SOCKET,
             microvm::ENDED,
+            microvm::LAST_WORD,
+            microvm::ORDERS,
         ] {
             self.home.forget(name)?;
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::enclosure::Enclosure;
 use crate::enclosure::Place;
+use crate::enclosure::counters::machine::MachineCounters;
 use crate::enclosure::rdt;
 use crate::spec::asked::Asked;
 use crate::spec::id::ContainerId;
@@ -21,6 +22,7 @@ use crate::workspace::estate;
 use crate::workspace::found::Workspace;
 use crate::workspace::found::read_record;
 use crate::workspace::hooks::Moment;
+use crate::workspace::inside;
 use crate::workspace::interfaces;
 use crate::workspace::interfaces::Interface;
 use crate::workspace::life::Life;
@@ -247,6 +249,7 @@ struct LastWatch<'a> {
     record: &'a Record,
     runs: bool,
     interfaces: Option<Vec<Interface>>,
+    machine: Option<MachineCounters>,
 }
 
 impl<'a> LastWatch<'a> {
@@ -260,6 +263,9 @@ impl<'a> LastWatch<'a> {
             record,
             runs: init.goes_on(),
             interfaces: interfaces::counted(home.path(), record),
+            machine: Enclosure::open(&record.place)
+                .ok()
+                .and_then(|enclosure| inside::counted(home, record, &enclosure)),
         })
     }
 
@@ -277,6 +283,7 @@ impl<'a> LastWatch<'a> {
             home,
             enclosure: &enclosure,
             interfaces: self.interfaces,
+            machine: self.machine,
         };
         report.ending(&last, end);
     }

@@ -2,6 +2,7 @@
 //! what becomes of either.
 
 use crate::enclosure::Enclosure;
+use crate::enclosure::counters::machine::MachineCounters;
 use crate::sys::process::Exit;
 use crate::workspace::interfaces::Interface;
 use crate::workspace::record::Record;
@@ -33,6 +34,8 @@ pub struct Counted<'a> {
     pub enclosure: &'a Enclosure,
     /// Its interfaces while they were last there; none when it has no network of its own, or that was gone before.
     pub interfaces: Option<Vec<Interface>>,
+    /// What its machine had cost while it was last there; none without one.
+    pub machine: Option<MachineCounters>,
 }
 
 /// How a workspace came to its end.

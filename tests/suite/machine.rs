@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use bulkhead::plan::Options;
+use bulkhead::plan::cgroup::Present;
 use bulkhead::plan::machine;
 use bulkhead::plan::machine::Facts;
 use bulkhead::plan::machine::Kind;
 use bulkhead::plan::machine::MachinePlan;
+use bulkhead::plan::machine::Size;
 use bulkhead::plan::step::Step;
 use bulkhead::spec::Spec;
+use bulkhead::spec::resources::Resources;
 use serde_json::Value;
 use serde_json::json;
 
@@ -87,6 +90,30 @@ fn the_enclosure_has_room_for_the_machine_and_the_guest_keeps_the_limits() {
 }
 
 #[test]
+fn processors_are_held_to_what_the_workload_may_use_and_not_where_they_cannot_use_more() {
+    let size = |vcpus| Size {
+        vcpus,
+        ..Size::default()
+    };
+    let asked = |quota: i64| -> Resources {
+        serde_json::from_value(json!({"cpu": {"quota": quota, "period": 100_000}})).unwrap()
+    };
+    let quota = |quota, vcpus, present: Option<i64>| {
+        let present = Present {
+            cpu_quota: present,
+            ..Present::default()
+        };
+        let held = machine::of_processors(&asked(quota), size(vcpus), &present)?;
+        held.cpu.unwrap().quota
+    };
+    assert_eq!(quota(50_000, 1, None), Some(50_000));
+    assert_eq!(quota(150_000, 2, None), Some(150_000));
+    assert_eq!(quota(100_000, 1, None), None, "one processor uses one");
+    assert_eq!(quota(-1, 2, Some(50_000)), Some(-1), "what was there goes");
+    assert_eq!(quota(0, 2, Some(50_000)), Some(50_000));
+}
+
+#[test]
 fn more_memory_than_the_machine_has_is_refused() {
     let extent = planned(|_| {}, Kind::Directory).unwrap().extent();
     let asked =
@@ -95,7 +122,13 @@ fn more_memory_than_the_machine_has_is_refused() {
         extent.changed(&asked(128 << 20)).unwrap().memory_bytes,
         Some(128 << 20)
     );
-    assert_eq!(extent.changed(&asked(-1)).unwrap().memory_bytes, None);
+    let lower = extent.changed(&asked(128 << 20)).unwrap().spare_bytes;
+    assert!(
+        (120 << 20..136 << 20).contains(&lower),
+        "{lower} given back"
+    );
+    let none = extent.changed(&asked(-1)).unwrap();
+    assert_eq!((none.memory_bytes, none.spare_bytes), (None, 0));
     let text = extent.changed(&asked(1 << 40)).unwrap_err().to_string();
     assert!(text.starts_with("linux.resources.memory.limit: "), "{text}");
 }

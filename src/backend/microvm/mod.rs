@@ -6,6 +6,7 @@
 //!                                                         └─ guest: kernel ─ agent ─ the workspace, as a container
 //! ```
 
+mod balloon;
 mod birth;
 mod disk;
 mod exec;
@@ -24,6 +25,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::Serialize;
+
+pub use balloon::ORDERS;
 
 use crate::agent::wire;
 use crate::agent::wire::Event;
@@ -49,6 +52,9 @@ use crate::sys::process::Exit;
 pub const SOCKET: &str = "vm.sock";
 /// The file in the workspace's directory that says why its machine ended, when its program had not.
 pub const ENDED: &str = "machine.ended";
+/// The file in the workspace's directory that has the [`LastWord`](crate::enclosure::counters::machine::LastWord) of its
+/// machine, as JSON.
+pub const LAST_WORD: &str = "machine.last";
 
 /// Puts a workspace into a machine. It keeps nothing between commands.
 #[derive(Debug, Clone, Copy)]
@@ -194,7 +200,8 @@ impl Inside for MicroVm<'_> {
             &Request::Update {
                 limits: talk::limits(limits, true),
             },
-        )
+        )?;
+        balloon::order(self.home, limits.spare_bytes)
     }
 
     fn usage(&self) -> Result<wire::Usage, BackendError> {

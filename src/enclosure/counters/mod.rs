@@ -3,13 +3,17 @@
 //! A controller that is not enabled counts nothing: its part is then none, which is not the same as zero. The
 //! processor's time is counted for every cgroup.
 
+pub mod machine;
 mod parse;
+mod parts;
 mod spent;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+pub use parts::SpentPart;
+pub use parts::SpentParts;
 pub use spent::Spent;
 pub use spent::SpentMemory;
 

@@ -27,6 +27,7 @@ pub use share::is_bind;
 pub use size::GuestLimits;
 pub use size::Size;
 pub use size::enclosed;
+pub use size::of_processors;
 pub use size::overhead;
 
 use crate::plan::Options;

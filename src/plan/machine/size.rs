@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::plan::cgroup::Present;
 use crate::plan::machine::Extent;
 use crate::plan::machine::MachineError;
 use crate::spec::Spec;
@@ -55,6 +56,9 @@ pub struct GuestLimits {
     pub memory_bytes: Option<u64>,
     /// How many tasks; none is without limit.
     pub pids: Option<u64>,
+    /// Bytes of the machine's memory that the workload may not use any more, which the guest is asked to give back.
+    #[serde(default)]
+    pub spare_bytes: u64,
 }
 
 /// The size of the machine that a spec asks for.
@@ -131,6 +135,7 @@ pub(super) fn inside(spec: &Spec) -> GuestLimits {
         pids: pids
             .filter(|limit| *limit > 0)
             .and_then(|limit| u64::try_from(limit).ok()),
+        spare_bytes: 0,
     }
 }
 
@@ -149,6 +154,9 @@ pub(super) fn changed(extent: &Extent, asked: &Resources) -> Result<GuestLimits,
             });
         }
         limits.memory_bytes = wanted;
+        let needed = wanted.map(with_kernel);
+        limits.spare_bytes =
+            needed.map_or(0, |needed| extent.size.memory_bytes.saturating_sub(needed));
     }
     let pids = asked.pids.as_ref().and_then(|pids| pids.limit);
     if let Some(wanted) = pids.filter(|wanted| *wanted != 0) {
@@ -185,6 +193,36 @@ pub fn enclosed(asked: &Resources, size: Size) -> Resources {
         cpu.quota = Some(quota.saturating_add(headroom.max(least)));
     }
     room
+}
+
+/// The limit of a machine's processors alone, which have no room in theirs: what was asked for the workload, beside what is
+/// in `present`. None when that changes nothing. So many processors as the limit is worth cannot use more than it,
+/// and are never held.
+#[must_use]
+pub fn of_processors(asked: &Resources, size: Size, present: &Present) -> Option<Resources> {
+    let asked = asked.cpu.as_ref()?;
+    let said = asked.quota.filter(|quota| *quota != 0);
+    if said.is_none() && asked.period.is_none_or(|period| period == 0) {
+        return None;
+    }
+    let period = asked.period.filter(|period| *period > 0);
+    let period = period.or(present.cpu_period).unwrap_or(PERIOD_US);
+    let all = i64::try_from(period * u64::from(size.vcpus)).unwrap_or(i64::MAX);
+    let quota = said.or(present.cpu_quota);
+    let quota = quota.filter(|quota| (1..all).contains(quota));
+    if quota.is_none() && present.cpu_quota.is_none() {
+        return None;
+    }
+    let cpu = Cpu {
+        quota: quota.or(Some(-1)),
+        period: Some(period),
+        burst: asked.burst.filter(|_| quota.is_some()),
+        ..Cpu::default()
+    };
+    Some(Resources {
+        cpu: Some(cpu),
+        ..Resources::default()
+    })
 }
 
 /// What the processes of a machine open beside what every process may: `/dev/kvm` and `/dev/vhost-net`.

@@ -79,7 +79,13 @@ impl Survey {
         let holders = living.iter().filter_map(|one| {
             let amounts = wanted(&one.asked, &one.record).ok()?;
             let id = one.record.id.to_string();
-            (!amounts.is_empty()).then_some(Holder { id, amounts })
+            let own = one.asked.guarantee.memory_bytes;
+            let machine_bytes = promised(&one.asked, &one.record).saturating_sub(own);
+            (!amounts.is_empty()).then_some(Holder {
+                id,
+                amounts,
+                machine_bytes,
+            })
         });
         Ok(Self {
             capacity: capacity::find(store.places(), host)?,

@@ -44,6 +44,7 @@ pub(super) fn entry(id: &str, kind: Kind, total_us: u64) -> Entry {
             pressure: Pressures::default(),
             lease: None,
             energy: None,
+            machine: None,
         },
     }
 }

@@ -4,6 +4,7 @@ mod agreement;
 mod cost;
 mod ledger;
 mod life;
+pub(crate) mod microvm;
 mod openmetrics;
 mod reports;
 mod top;

@@ -122,7 +122,7 @@ pub(super) fn full() -> bulkhead::accounting::Usage {
             "roles": {"workload": role, "vmm": role, "fileserver": role, "vhost": role, "proxy": role},
             "on_behalf": {"how": "estimated", "us": 9, "network_softirq_us": 9},
         },
-        "memory": {"current_bytes": 10, "peak_bytes": 20, "swap_current_bytes": 1,
+        "memory": {"current_bytes": 10, "guest_bytes": 6, "overhead_bytes": 3, "peak_bytes": 20, "swap_current_bytes": 1,
             "by_kind": {"anon_bytes": 1, "file_bytes": 2, "shmem_bytes": 3, "kernel_bytes": 4,
                 "slab_bytes": 5, "sock_bytes": 6},
             "events": {"high": 1, "max": 2, "oom": 3, "oom_kill": 4}},
@@ -134,6 +134,7 @@ pub(super) fn full() -> bulkhead::accounting::Usage {
         "pressure": {"cpu": pressure, "memory": pressure, "io": pressure},
         "lease": {"granted_s": 10, "used_s": 4, "remaining_s": 6},
         "energy": {"how": "estimated", "package_uj": 42},
+        "machine": {"exits": 1000, "halts": 100, "halt_polling_us": 7000},
     });
     serde_json::from_value(value).unwrap()
 }
@@ -148,7 +149,7 @@ fn everything_is_written_as_the_format_wants_it() {
     let mut other = full();
     other.id = "db".parse().unwrap();
     let families = read(&openmetrics::text(&[full(), other]));
-    assert_eq!(families.len(), 19);
+    assert_eq!(families.len(), 24);
     for (name, family) in &families {
         assert!(
             family.help.as_ref().is_some_and(|help| help.ends_with('.')),

@@ -2,6 +2,7 @@
 
 mod disks;
 mod granting;
+mod microvm;
 mod shares;
 mod weights;
 

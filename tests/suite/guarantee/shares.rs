@@ -69,7 +69,7 @@ fn used(scene: &Scene, id: &str) -> f64 {
 }
 
 /// What each used in a window, in CPUs.
-fn measure(scene: &Scene, ids: &[String]) -> Vec<f64> {
+pub(super) fn measure(scene: &Scene, ids: &[String]) -> Vec<f64> {
     let all = || ids.iter().map(|id| used(scene, id)).collect::<Vec<f64>>();
     let (begun, before) = (Instant::now(), all());
     pass(WINDOW);
@@ -82,7 +82,7 @@ fn measure(scene: &Scene, ids: &[String]) -> Vec<f64> {
 }
 
 /// Each one's part of what all used, in percent.
-fn percents(used: &[f64]) -> Vec<f64> {
+pub(super) fn percents(used: &[f64]) -> Vec<f64> {
     let sum: f64 = used.iter().sum();
     used.iter().map(|one| one * 100.0 / sum).collect()
 }

@@ -1,6 +1,6 @@
 //! What a machine has done, read by somebody else.
 
-use bulkhead::backend::microvm::vmm::counters::Counters;
+use bulkhead::enclosure::counters::machine::MachineCounters;
 
 use super::Machine;
 use super::guest::Guest;
@@ -14,7 +14,7 @@ fn the_exits_of_a_guest_are_counted_and_read_from_outside() {
     let machine = Machine::of(&guest.pvh());
     let mut child = machine.start();
     eventually("the guest's last word", || machine.said().len() == 50);
-    let counters = Counters::of(i32::try_from(child.id()).unwrap()).unwrap();
+    let counters = MachineCounters::of(i32::try_from(child.id()).unwrap()).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(counters.exits >= 50, "{counters:?}");

@@ -20,6 +20,7 @@ use rustix::fs::OFlags;
 use super::Result;
 use crate::backend::BackendError;
 use crate::backend::microvm::Machine;
+use crate::backend::microvm::balloon;
 use crate::backend::microvm::files::Server;
 use crate::backend::microvm::vmm;
 use crate::backend::microvm::vmm::Ending;
@@ -34,6 +35,7 @@ use crate::backend::microvm::vmm::config::ShareConfig;
 use crate::backend::microvm::vmm::config::Source;
 use crate::backend::microvm::vmm::config::ThreadsConfig;
 use crate::backend::microvm::vmm::config::VsockConfig;
+use crate::enclosure::counters::machine::MachineWatch;
 use crate::enclosure::threads::Parts;
 use crate::init;
 use crate::network::tap::Carried;
@@ -92,6 +94,7 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
         .map_err(doing("open the log"))?;
     let (report, complaint) = (memory("report")?, memory("complaint")?);
     let vhosts: Vec<OwnedFd> = given.carried.iter().map_while(|_| vhost()).collect();
+    let orders = balloon::make(given.home).map_err(doing("make a pipe"))?;
     let config = MachineConfig {
         serial: Some(LogConfig {
             to: Source::Fd(serial.as_raw_fd()),
@@ -99,13 +102,14 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
         }),
         report: Some(report.as_raw_fd()),
         nics: nics(given.carried, &vhosts),
+        balloon: Some(gives_back(&orders)),
         ..config(machine, given)
     };
     let text = document(&config)?;
     let threads = given.parts.into_iter();
-    let threads = threads.flat_map(|parts| [&parts.vcpu, &parts.vmm]);
+    let threads = threads.flat_map(|parts| [&parts.vcpu.threads, &parts.vmm.threads]);
     let taps = given.carried.iter().map(|one| &one.tap);
-    let handed: Vec<BorrowedFd<'_>> = [&serial, &report, &given.server.socket]
+    let handed: Vec<BorrowedFd<'_>> = [&serial, &report, &orders, &given.server.socket]
         .into_iter()
         .chain(threads)
         .chain(taps)
@@ -114,7 +118,7 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
         .map(AsFd::as_fd)
         .chain([text.as_fd(), given.listener])
         .collect();
-    let born = clone::spawn(Birth::default(), || {
+    let born = clone::spawn(birth(given), || {
         become_vmm(complaint.as_fd(), &handed, text.as_raw_fd())
     })
     .map_err(doing("make a process"))?;
@@ -184,6 +188,28 @@ fn vhost() -> Option<OwnedFd> {
     rustix::fs::open("/dev/vhost-net", flags, Mode::empty()).ok()
 }
 
+/// Where its devices are counted: what it does before it has threads is its own too.
+fn birth<'a>(given: &Given<'a>) -> Birth<'a> {
+    Birth {
+        cgroup: given.parts.map(|parts| parts.vmm.directory.as_fd()),
+        ..Birth::default()
+    }
+}
+
+fn threads(parts: &Parts) -> ThreadsConfig {
+    ThreadsConfig {
+        vcpu: parts.vcpu.threads.as_raw_fd(),
+        vmm: parts.vmm.threads.as_raw_fd(),
+    }
+}
+
+fn gives_back(orders: &OwnedFd) -> BalloonConfig {
+    BalloonConfig {
+        free_page_reporting: true,
+        orders: Some(orders.as_raw_fd()),
+    }
+}
+
 fn nic(carried: &Carried, vhost: Option<RawFd>) -> NicConfig {
     let digits = carried.mac.map(|byte| format!("{byte:02x}"));
     NicConfig {
@@ -219,17 +245,12 @@ fn config(machine: &Machine, given: &Given<'_>) -> MachineConfig {
             tag: share::TAG.to_owned(),
             socket: given.server.socket.as_raw_fd(),
         }],
-        balloon: Some(BalloonConfig {
-            free_page_reporting: true,
-        }),
+        balloon: None,
         rng: true,
         console: None,
         serial: None,
         report: None,
-        threads: given.parts.map(|parts| ThreadsConfig {
-            vcpu: parts.vcpu.as_raw_fd(),
-            vmm: parts.vmm.as_raw_fd(),
-        }),
+        threads: given.parts.map(threads),
         jail: JailConfig::default(),
     }
 }
@@ -259,6 +280,13 @@ impl Vmm {
     /// The process.
     pub(super) fn process(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
+    }
+
+    /// Its counters, opened while this process still has the right to.
+    pub(super) fn counters(&self) -> Option<MachineWatch> {
+        let number = process::number_in_proc(self.process()).ok()?;
+        let watch = MachineWatch::begin(number).ok()?;
+        Some(watch.without_memory())
     }
 
     /// The file server.

@@ -67,6 +67,7 @@ pub(super) fn raise(machine: &Machine, taken: Taken, reporter: &mut Reporter) ->
             if machine.plan.sealed_root {
                 lower::seal_root(vmm.server())?;
             }
+            let counters = vmm.counters();
             // Nothing of the workload's has run yet: what was heard up to here was the agent's own.
             lower::lower()?;
             let pumps = Pumps::begin(home.as_fd(), wire::WORKLOAD, streams)?;
@@ -74,13 +75,14 @@ pub(super) fn raise(machine: &Machine, taken: Taken, reporter: &mut Reporter) ->
             let terminal = streams == Streams::Terminal;
             signals::pass_on(held, second, wire::WORKLOAD, terminal)?;
             reporter.reached(Barrier::Start)?;
-            Ok((agent, pumps))
+            Ok((agent, pumps, counters))
         });
     match built {
-        Ok((agent, pumps)) => Ok(Standing {
+        Ok((agent, pumps, counters)) => Ok(Standing {
             home,
             start,
             vmm,
+            counters,
             agent,
             pumps,
         }),
@@ -95,7 +97,7 @@ fn make(machine: &Machine, taken: &Taken, carried: &[Carried]) -> Result<Vmm> {
         .cgroup
         .as_ref()
         .and_then(|whole| threads::divide(whole.as_fd()));
-    let place = parts.as_ref().map(|parts| parts.files.as_fd());
+    let place = parts.as_ref().map(|parts| parts.files.directory.as_fd());
     let server = files::launch(&Order {
         program: files::OWN,
         shares: &machine.plan.shares,

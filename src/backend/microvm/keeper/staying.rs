@@ -15,9 +15,12 @@ use crate::agent::wire::Request;
 use crate::backend::BackendError;
 use crate::backend::distant;
 use crate::backend::microvm::ENDED;
+use crate::backend::microvm::LAST_WORD;
 use crate::backend::microvm::pump::Pumps;
 use crate::backend::microvm::report::Reporter;
 use crate::backend::microvm::talk;
+use crate::enclosure::counters::machine::LastWord;
+use crate::enclosure::counters::machine::MachineWatch;
 use crate::init;
 use crate::sys::Errno;
 use crate::sys::process::Exit;
@@ -31,6 +34,7 @@ pub(super) struct Standing {
     pub(super) home: OwnedFd,
     pub(super) start: Option<OwnedFd>,
     pub(super) vmm: Vmm,
+    pub(super) counters: Option<MachineWatch>,
     pub(super) agent: Client,
     pub(super) pumps: Pumps,
 }
@@ -106,29 +110,47 @@ impl Standing {
 
     /// Passes on what is left, waits for the machine, and writes down why it ended when that was not as it should.
     fn leave(mut self, exit: Option<Exit>) -> i32 {
-        if exit.is_some() {
+        if let Some(exit) = exit {
             self.pumps.finish();
+            let word = last_word(exit, self.counters.as_ref(), &mut self.agent);
+            if let Ok(text) = serde_json::to_vec(&word) {
+                note(&self.home, LAST_WORD, &text);
+            }
+            self.counters = None;
             // Others who talk to the agent must not keep the machine on. When there is no answer it is off already.
             drop(self.agent.ask(&Request::Shutdown));
         }
         let why = self.vmm.finish();
         let Some(exit) = exit else {
             let why = why.unwrap_or_else(|| "the guest switched its machine off".to_owned());
-            note(&self.home, &why);
+            note(&self.home, ENDED, why.as_bytes());
             return LOST;
         };
         exit.code()
     }
 }
 
-/// Writes down why a machine ended; that it cannot be written keeps nobody from ending.
-fn note(home: &OwnedFd, why: &str) {
+/// What nobody can find out when the machine has ended: what it has cost, and how its program ended.
+fn last_word(exit: Exit, counters: Option<&MachineWatch>, agent: &mut Client) -> LastWord {
+    let oom_kills = match agent.ask(&Request::Usage) {
+        Ok(Event::Usage(usage)) => usage.oom_kills,
+        _ => 0,
+    };
+    LastWord {
+        exit,
+        counters: counters.and_then(|counters| counters.read().ok()),
+        oom_kills,
+    }
+}
+
+/// Writes something down about a machine that ends; that it cannot be written keeps nobody from ending.
+fn note(home: &OwnedFd, name: &str, words: &[u8]) {
     use rustix::fs::Mode;
     use rustix::fs::OFlags;
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(home, ENDED, flags, Mode::from(0o600));
-    file.and_then(|file| rustix::io::write(&file, why.as_bytes()))
+    let file = rustix::fs::openat(home, name, flags, Mode::from(0o600));
+    file.and_then(|file| rustix::io::write(&file, words))
         .map(drop)
         .unwrap_or_default();
 }

@@ -208,6 +208,9 @@ pub struct BalloonConfig {
     /// Whether the guest tells of pages that it does not use, which are given back to the host.
     #[serde(default = "BalloonConfig::usual_reporting")]
     pub free_page_reporting: bool,
+    /// What is read for how many bytes the guest is to give back: numbers of eight bytes, little endian.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders: Option<RawFd>,
 }
 
 impl BalloonConfig {

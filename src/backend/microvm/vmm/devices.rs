@@ -115,7 +115,11 @@ pub(super) fn attach(
     }
     if let Some(balloon) = config.balloon {
         let made = Balloon::new(balloon.free_page_reporting);
-        windows.add(made.map_err(device("balloon"))?)?;
+        let mut made = made.map_err(device("balloon"))?;
+        if let Some(orders) = balloon.orders {
+            made.take_orders(Source::Fd(orders).open("balloon.orders", true)?);
+        }
+        windows.add(made)?;
     }
     if config.rng {
         windows.add(Rng::new().map_err(device("rng"))?)?;

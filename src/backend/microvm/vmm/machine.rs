@@ -265,7 +265,7 @@ pub struct Running {
     words: Arc<LastWords>,
     gate: Arc<Barrier>,
     failed: Arc<Mutex<Option<io::Error>>>,
-    /// Open for whoever reads them from outside: [`crate::backend::microvm::vmm::counters`].
+    /// Open for whoever reads them from outside: [`crate::enclosure::counters::machine`].
     _counters: Vec<OwnedFd>,
     _vm: Vm,
 }

@@ -20,7 +20,6 @@
 mod boot;
 pub mod bus;
 pub mod config;
-pub mod counters;
 mod devices;
 pub mod jail;
 mod layout;

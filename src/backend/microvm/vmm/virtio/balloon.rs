@@ -6,7 +6,9 @@
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::io;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
@@ -47,6 +49,8 @@ const DEFLATE: usize = 1;
 const REPORTS: usize = 2;
 /// The token of a new target.
 const TARGET: u32 = 0x100;
+/// The token of orders from outside.
+const ORDERS: u32 = 0x101;
 /// The size of a balloon's page, whatever the guest's is.
 const PAGE: u64 = 4096;
 /// The most page numbers in a request; a driver sends 256.
@@ -61,6 +65,7 @@ const ACTUAL: u64 = 4;
 pub struct Balloon {
     handle: BalloonHandle,
     reporting: bool,
+    orders: Option<File>,
     active: Option<Active>,
 }
 
@@ -121,8 +126,23 @@ impl Balloon {
                 bell: EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?,
             })),
             reporting,
+            orders: None,
             active: None,
         })
+    }
+
+    /// Has it read from there what is wanted: bytes, each time a number of eight bytes, little endian. Reading must not wait.
+    pub fn take_orders(&mut self, orders: File) {
+        self.orders = Some(orders);
+    }
+
+    /// The last of the orders that have come.
+    fn read_orders(&mut self) {
+        let mut bytes = [0; 8];
+        while let Some(Ok(8)) = self.orders.as_mut().map(|orders| orders.read(&mut bytes)) {
+            let pages = u32::try_from(u64::from_le_bytes(bytes) / PAGE).unwrap_or(u32::MAX);
+            self.handle.0.target.store(pages, Ordering::Release);
+        }
     }
 
     /// How the balloon is told what is wanted.
@@ -302,11 +322,17 @@ impl VirtioDevice for Balloon {
             &self.handle.0.bell,
             EventSet::IN | EventSet::EDGE_TRIGGERED,
         )?;
+        if let Some(orders) = &self.orders {
+            watch.add(ORDERS, orders, EventSet::IN)?;
+        }
         self.active = Some(active);
         Ok(())
     }
 
     fn process(&mut self, token: u32, _: EventSet, _: &mut Watch<'_>) -> Result<(), DeviceError> {
+        if token == ORDERS {
+            self.read_orders();
+        }
         let Some(mut active) = self.active.take() else {
             return Ok(());
         };

@@ -1,5 +1,6 @@
 //! Pages that a guest gives back are the host's, and no others.
 
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 
 use vm_memory::GuestMemory;
@@ -99,6 +100,27 @@ fn a_target_is_told_with_an_interrupt_and_answered_in_the_configuration() {
     assert_eq!(handle.actual(), 7 * PAGE);
     guest.status(0);
     assert_eq!(handle.actual(), 0);
+}
+
+#[test]
+fn the_last_order_from_outside_is_the_target() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    let mut balloon = Balloon::new(true).unwrap();
+    balloon.take_orders(std::os::fd::OwnedFd::from(theirs).into());
+    let order = |pages: u64| (&ours).write_all(&(pages * PAGE).to_le_bytes()).unwrap();
+    // What was ordered before there was a driver is not lost.
+    order(3);
+    let mut guest = Guest::ready(balloon);
+    let told = |guest: &mut Guest, what: &str, pages: u8| {
+        guest.wait(what, |guest| {
+            (guest.config(0, 4) == [pages, 0, 0, 0]).then_some(())
+        });
+    };
+    told(&mut guest, "the first order", 3);
+    order(8);
+    order(5);
+    told(&mut guest, "the last order", 5);
 }
 
 #[test]
