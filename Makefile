@@ -3,6 +3,8 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 target := target/x86_64-unknown-linux-gnu
 product := $(target)/release/bulkhead
+# Where the guest of the demo is, which is not for this host's own microVMs.
+demo := target/demo
 machine := tests/host/run $(if $(SYSTEMD),--systemd)
 
 .PHONY: help setup build guest guest-kernel demo check test test-native test-walls test-machine test-mutations fuzz bench install shell-machine
@@ -22,9 +24,11 @@ guest: setup ## what microVMs boot on this host: Debian's cloud kernel and the a
 guest-kernel: setup ## the same with a slim kernel of our own, from Debian's sources; boots faster
 	@.ci/guest slim
 
-demo: build ## two workspaces with network, guarantees and bill, here and in the test machine
+demo: build ## workspaces with network, guarantees and bill, behind both walls, here and in the test machine
 	BULKHEAD=$(CURDIR)/$(product) examples/demo
-	tests/host/run --systemd --env BULKHEAD=$(CURDIR)/$(product) -- examples/demo
+	.ci/guest --root $(demo) stock
+	tests/host/run --systemd --env BULKHEAD=$(CURDIR)/$(product) --with $(demo) \
+	    --env BULKHEAD_GUESTS=$(CURDIR)/$(demo)/@data/guests -- sh -c 'modprobe kvm_amd; exec examples/demo'
 
 check: setup ## formatting, lints, licences, scripts
 	@.ci/check
