@@ -5,6 +5,7 @@
 //! and ends as the program in the guest does. It never sees the guest's memory; what comes from the guest comes over the
 //! wire, and is bounded.
 
+mod birth;
 mod process;
 mod raising;
 mod staying;

@@ -18,6 +18,7 @@ mod report;
 mod signals;
 mod talk;
 mod terminal;
+mod users;
 pub mod vmm;
 
 use std::os::fd::BorrowedFd;

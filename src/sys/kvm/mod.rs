@@ -6,6 +6,9 @@
 pub mod stats;
 
 use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::IntoRawFd;
+use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU8;
@@ -27,6 +30,14 @@ use crate::sys::Result;
 
 /// The signal that calls a processor out of its guest. Nobody sends it on Linux, so nobody means something else by it.
 pub const KICK: libc::c_int = libc::SIGSTKFLT;
+
+/// KVM behind a descriptor of `/dev/kvm` that was opened by somebody else.
+#[must_use]
+pub fn device(opened: OwnedFd) -> Kvm {
+    // SAFETY: the descriptor is owned, and by nobody else from here on. Should it be of another device, that refuses
+    // what KVM is asked.
+    unsafe { Kvm::from_raw_fd(opened.into_raw_fd()) }
+}
 
 /// A machine with its memory.
 #[derive(Debug)]

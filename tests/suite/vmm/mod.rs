@@ -1,10 +1,13 @@
 //! The process that a machine is, with guests of a few instructions on `/dev/kvm`, and with Linux in the test machine.
 
+mod bites;
 mod counters;
 mod ending;
 mod guest;
 mod jail;
 mod linux;
+mod memory;
+mod quiet;
 mod registers;
 
 use std::io::Read;

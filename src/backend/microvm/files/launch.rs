@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 use super::Settings;
 use super::WORD;
 use crate::backend::BackendError;
-use crate::backend::mapping;
+use crate::backend::microvm::users;
 use crate::plan::namespaces;
 use crate::plan::namespaces::Mapping;
 use crate::plan::share::Share;
@@ -26,8 +26,6 @@ use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::clone;
 use crate::sys::clone::Birth;
-use crate::sys::clone::Spawned;
-use crate::sys::identity;
 use crate::sys::inherited;
 use crate::sys::process;
 use crate::sys::socket;
@@ -128,7 +126,7 @@ pub fn launch(order: &Order<'_>) -> std::result::Result<Server, BackendError> {
         let handed = [listener.as_fd(), theirs.as_fd(), settings.as_fd()];
         let waits = order.users.map(|_| theirs.as_fd());
         let prepared = waits
-            .map_or(Ok(()), wait_for_users)
+            .map_or(Ok(()), users::enter)
             .and_then(|()| hand_on(nothing.as_fd(), &handed));
         if prepared.is_ok() {
             process::execute(order.program, &words, &[]);
@@ -136,8 +134,8 @@ pub fn launch(order: &Order<'_>) -> std::result::Result<Server, BackendError> {
         crate::init::FAILED
     })
     .map_err(doing("make a process"))?;
-    if let Some(users) = order.users
-        && let Err(error) = admit(&born, users, report.as_fd())
+    if let Some(wanted) = order.users
+        && let Err(error) = users::admit(&born, wanted, report.as_fd())
     {
         process::end(born.pidfd.as_fd());
         return Err(error);
@@ -165,26 +163,6 @@ fn written(settings: &Settings) -> Result<OwnedFd> {
     let done = file.write_all(&text).and_then(|()| file.rewind());
     done.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     Ok(file.into())
-}
-
-/// Gives the users of its user namespace their numbers, and lets it go on.
-fn admit(
-    born: &Spawned,
-    users: &Mapping,
-    report: BorrowedFd<'_>,
-) -> std::result::Result<(), BackendError> {
-    mapping::write(born.pid, users)?;
-    socket::send(report, b"g").map_err(BackendError::kernel("answer the file server"))
-}
-
-/// Waits for the numbers of its user namespace and becomes root there.
-fn wait_for_users(channel: BorrowedFd<'_>) -> Result<()> {
-    let mut word = [0u8; 1];
-    if socket::receive(channel, &mut word)? == 0 {
-        return Err(Errno::PIPE);
-    }
-    identity::become_group(0)?;
-    identity::become_user(0)
 }
 
 /// In the new process: lets go of what is not its own.

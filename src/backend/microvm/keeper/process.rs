@@ -1,6 +1,5 @@
 //! The VMM's process, seen from the keeper that made it.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::io::Seek;
@@ -11,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::MemfdFlags;
@@ -18,6 +18,7 @@ use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
 use super::Result;
+use super::birth;
 use crate::backend::BackendError;
 use crate::backend::microvm::Machine;
 use crate::backend::microvm::balloon;
@@ -37,14 +38,10 @@ use crate::backend::microvm::vmm::config::ThreadsConfig;
 use crate::backend::microvm::vmm::config::VsockConfig;
 use crate::enclosure::counters::machine::MachineWatch;
 use crate::enclosure::threads::Parts;
-use crate::init;
 use crate::network::tap::Carried;
 use crate::plan::machine::Disk;
 use crate::plan::share;
 use crate::sys::Errno;
-use crate::sys::clone;
-use crate::sys::clone::Birth;
-use crate::sys::inherited;
 use crate::sys::process;
 use crate::sys::process::Exit;
 
@@ -54,8 +51,8 @@ const SERIAL: &str = "serial.log";
 const SERIAL_LIMIT: u64 = 256 << 10;
 /// How many bytes of its end are looked at for what a kernel says before it stops.
 const TAIL: u64 = 16 << 10;
-/// How long a machine whose guest has switched it off, or whose connection has ended, may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long something that has begun to end may take, before it is said that it does not.
+const MOMENT: Duration = Duration::from_millis(500);
 /// The number of the guest on its socket device.
 const CID: u64 = 3;
 
@@ -63,6 +60,8 @@ const CID: u64 = 3;
 #[derive(Debug)]
 pub(super) struct Vmm {
     process: OwnedFd,
+    /// Open as long as this process is there: one that finds it closed at its birth does not begin.
+    _life: OwnedFd,
     /// What it tells of its machine, and what it says when it fails: read when it has ended.
     report: OwnedFd,
     complaint: OwnedFd,
@@ -89,9 +88,10 @@ pub(super) struct Given<'a> {
 
 /// Starts the VMM of a machine.
 pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let serial = rustix::fs::openat(given.home, SERIAL, flags, Mode::from(0o600))
         .map_err(doing("open the log"))?;
+    let files = Files::open(machine)?;
     let (report, complaint) = (memory("report")?, memory("complaint")?);
     let vhosts: Vec<OwnedFd> = given.carried.iter().map_while(|_| vhost()).collect();
     let orders = balloon::make(given.home).map_err(doing("make a pipe"))?;
@@ -103,7 +103,7 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
         report: Some(report.as_raw_fd()),
         nics: nics(given.carried, &vhosts),
         balloon: Some(gives_back(&orders)),
-        ..config(machine, given)
+        ..config(machine, given, &files)
     };
     let text = document(&config)?;
     let threads = given.parts.into_iter();
@@ -111,6 +111,7 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
     let taps = given.carried.iter().map(|one| &one.tap);
     let handed: Vec<BorrowedFd<'_>> = [&serial, &report, &orders, &given.server.socket]
         .into_iter()
+        .chain(files.all())
         .chain(threads)
         .chain(taps)
         .chain(given.disks)
@@ -118,12 +119,11 @@ pub(super) fn start(machine: &Machine, given: &Given<'_>) -> Result<Vmm> {
         .map(AsFd::as_fd)
         .chain([text.as_fd(), given.listener])
         .collect();
-    let born = clone::spawn(birth(given), || {
-        become_vmm(complaint.as_fd(), &handed, text.as_raw_fd())
-    })
-    .map_err(doing("make a process"))?;
+    let place = given.parts.map(|parts| parts.vmm.directory.as_fd());
+    let (process, life) = birth::bear(place, complaint.as_fd(), &handed, text.as_raw_fd())?;
     let vmm = Vmm {
-        process: born.pidfd,
+        process,
+        _life: life,
         report,
         complaint,
         serial,
@@ -188,14 +188,6 @@ fn vhost() -> Option<OwnedFd> {
     rustix::fs::open("/dev/vhost-net", flags, Mode::empty()).ok()
 }
 
-/// Where its devices are counted: what it does before it has threads is its own too.
-fn birth<'a>(given: &Given<'a>) -> Birth<'a> {
-    Birth {
-        cgroup: given.parts.map(|parts| parts.vmm.directory.as_fd()),
-        ..Birth::default()
-    }
-}
-
 fn threads(parts: &Parts) -> ThreadsConfig {
     ThreadsConfig {
         vcpu: parts.vcpu.threads.as_raw_fd(),
@@ -222,8 +214,33 @@ fn nic(carried: &Carried, vhost: Option<RawFd>) -> NicConfig {
     }
 }
 
+/// What a VMM is given open, because it may open nothing that is not everybody's.
+struct Files {
+    kvm: OwnedFd,
+    kernel: OwnedFd,
+    initramfs: OwnedFd,
+}
+
+impl Files {
+    fn open(machine: &Machine) -> Result<Self> {
+        let open = |path: &Path, flags| {
+            rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+                .map_err(BackendError::kernel(format!("open {}", path.display())))
+        };
+        Ok(Self {
+            kvm: open(Path::new("/dev/kvm"), OFlags::RDWR)?,
+            kernel: open(&machine.boot.kernel, OFlags::RDONLY)?,
+            initramfs: open(&machine.boot.initramfs, OFlags::RDONLY)?,
+        })
+    }
+
+    fn all(&self) -> [&OwnedFd; 3] {
+        [&self.kvm, &self.kernel, &self.initramfs]
+    }
+}
+
 /// What follows from the plan, and from what is given.
-fn config(machine: &Machine, given: &Given<'_>) -> MachineConfig {
+fn config(machine: &Machine, given: &Given<'_>, files: &Files) -> MachineConfig {
     let parameters = machine.plan.kernel.parameters.iter();
     let words = std::iter::once(&machine.boot.cmdline).chain(parameters);
     let words: Vec<&str> = words.map(String::as_str).collect();
@@ -231,8 +248,9 @@ fn config(machine: &Machine, given: &Given<'_>) -> MachineConfig {
         vcpus: machine.plan.size.vcpus,
         memory: machine.plan.size.memory_bytes,
         hugepages: false,
-        kernel: Source::Path(machine.boot.kernel.clone()),
-        initramfs: Some(Source::Path(machine.boot.initramfs.clone())),
+        kvm: Some(files.kvm.as_raw_fd()),
+        kernel: Source::Fd(files.kernel.as_raw_fd()),
+        initramfs: Some(Source::Fd(files.initramfs.as_raw_fd())),
         cmdline: words.join(" "),
         discovery: machine.boot.discovery,
         disks: disks(&machine.plan.disks, given.disks),
@@ -255,27 +273,6 @@ fn config(machine: &Machine, given: &Given<'_>) -> MachineConfig {
     }
 }
 
-/// In the new process: its standard error is kept, and it ends with this one.
-fn become_vmm(complaint: BorrowedFd<'_>, handed: &[BorrowedFd<'_>], config: i32) -> i32 {
-    let prepared = || {
-        let nothing = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        rustix::stdio::dup2_stdin(&nothing)?;
-        rustix::stdio::dup2_stdout(&nothing)?;
-        rustix::stdio::dup2_stderr(complaint)?;
-        process::default_signals()?;
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-        process::close_on_exec_from(3)?;
-        handed.iter().try_for_each(|fd| inherited::hand_on(*fd))
-    };
-    let prepared: crate::sys::Result<()> = prepared();
-    if prepared.is_ok() {
-        let words = ["bulkhead", vmm::WORD, "--config-fd", &config.to_string()].map(CString::new);
-        let words: Vec<CString> = words.into_iter().flatten().collect();
-        process::execute(c"/proc/self/exe", &words, &[]);
-    }
-    init::FAILED
-}
-
 impl Vmm {
     /// The process.
     pub(super) fn process(&self) -> BorrowedFd<'_> {
@@ -294,18 +291,20 @@ impl Vmm {
         self.server.as_fd()
     }
 
-    /// Waits until it has ended, and does not wait long; then the file server has ended too. Why it ended, when that was
-    /// not that its guest switched it off.
-    pub(super) fn finish(&self) -> Option<String> {
-        if !process::ended_within(self.process.as_fd(), Some(PATIENCE)).unwrap_or(true) {
+    /// Waits until it has ended, for so long at most, and ends it then; the file server ends too. Why it ended, when that
+    /// was not that its guest switched it off.
+    pub(super) fn finish(&self, patience: Duration) -> Option<String> {
+        let ended = process::ended_within(self.process.as_fd(), Some(patience)).unwrap_or(true);
+        if !ended {
             process::signal(self.process.as_fd(), libc::SIGKILL).unwrap_or_default();
         }
         let exit = process::wait(self.process.as_fd()).unwrap_or(Exit::Signal(libc::SIGKILL));
-        process::signal(self.server.as_fd(), libc::SIGKILL).unwrap_or_default();
-        process::wait(self.server.as_fd())
-            .map(drop)
-            .unwrap_or_default();
-        match (self.ending(), exit) {
+        let ending = self.ending();
+        let server = self.end_server(ending == Some(Ending::FilesGone));
+        if !ended {
+            return Some("the guest's agent hung up and its machine went on".to_owned());
+        }
+        match (ending, exit) {
             (Some(Ending::PowerOff), _) => None,
             (Some(Ending::Reset { panic }), _) => Some(match panic.or_else(|| self.last_words()) {
                 Some(words) => format!("the guest's kernel stopped: {words}"),
@@ -314,19 +313,25 @@ impl Vmm {
             (Some(Ending::TripleFault), _) => {
                 Some("the guest's processor could not go on (triple fault)".to_owned())
             }
-            (Some(Ending::FilesGone), _) => Some("the file server ended".to_owned()),
+            (Some(Ending::FilesGone), _) => Some(how("the file server", server)),
             (Some(Ending::Fault { what }), _) => Some(format!(
                 "the host's kernel could not go on with the machine: {what}"
             )),
-            (None, Exit::Signal(number)) => Some(format!("the VMM was killed by signal {number}")),
-            (None, Exit::Status(status)) => {
-                let said = self.complaint();
-                Some(match said.is_empty() {
-                    true => format!("the VMM ended with status {status}"),
-                    false => said,
-                })
-            }
+            (None, Exit::Status(_)) if !self.complaint().is_empty() => Some(self.complaint()),
+            (None, exit) => Some(how("the VMM", exit)),
         }
+    }
+
+    /// Ends the file server, unless it is `gone` by itself; gives how it ended.
+    fn end_server(&self, gone: bool) -> Exit {
+        if gone {
+            // Its connection goes first, and it a moment later.
+            process::ended_within(self.server.as_fd(), Some(MOMENT))
+                .map(drop)
+                .unwrap_or_default();
+        }
+        process::signal(self.server.as_fd(), libc::SIGKILL).unwrap_or_default();
+        process::wait(self.server.as_fd()).unwrap_or(Exit::Signal(libc::SIGKILL))
     }
 
     /// An error, or why the machine ended, when it has.
@@ -335,15 +340,14 @@ impl Vmm {
             error,
             BackendError::Machine(_) | BackendError::Kernel { .. }
         );
-        let moment = Some(Duration::from_millis(500));
-        let ended = process::ended_within(self.process.as_fd(), moment).unwrap_or(true);
+        let ended = process::ended_within(self.process.as_fd(), Some(MOMENT)).unwrap_or(true);
         if lost && ended {
-            let why = self.finish();
+            let why = self.finish(MOMENT);
             let why = why.unwrap_or_else(|| "the guest switched its machine off".to_owned());
             return BackendError::Machine(why);
         }
         process::signal(self.process.as_fd(), libc::SIGKILL).unwrap_or_default();
-        drop(self.finish());
+        drop(self.finish(MOMENT));
         error
     }
 
@@ -377,6 +381,17 @@ impl Vmm {
             .find(|line| line.contains("Kernel panic"))?;
         let at = found.find("Kernel panic").unwrap_or_default();
         Some(found[at..].trim().to_owned())
+    }
+}
+
+/// How a process ended that should not have.
+fn how(who: &str, exit: Exit) -> String {
+    match exit {
+        Exit::Signal(libc::SIGSYS) => {
+            format!("{who} made a system call that it may not make, and was ended for it")
+        }
+        Exit::Signal(number) => format!("{who} was killed by signal {number}"),
+        Exit::Status(status) => format!("{who} ended with status {status}"),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
@@ -28,6 +29,10 @@ use crate::sys::socket;
 
 /// The status of a workspace whose machine ended before its program did: as one that was killed.
 const LOST: i32 = 128 + libc::SIGKILL;
+/// How long a machine may take to be gone that was told to switch itself off.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for one whose agent has hung up: it is off already, or its guest has something else in mind.
+const HUNG_UP: Duration = Duration::from_millis(700);
 
 /// A machine in which the program waits for its start.
 pub(super) struct Standing {
@@ -117,10 +122,13 @@ impl Standing {
                 note(&self.home, LAST_WORD, &text);
             }
             self.counters = None;
-            // Others who talk to the agent must not keep the machine on. When there is no answer it is off already.
-            drop(self.agent.ask(&Request::Shutdown));
+            // Others who talk to the agent must not keep the machine on. When there is no answer it is off already, or
+            // will be.
+            let bounded = self.agent.connection().set_read_timeout(Some(PATIENCE));
+            drop(bounded.map(|()| self.agent.ask(&Request::Shutdown)));
         }
-        let why = self.vmm.finish();
+        let patience = exit.map_or(HUNG_UP, |_| PATIENCE);
+        let why = self.vmm.finish(patience);
         let Some(exit) = exit else {
             let why = why.unwrap_or_else(|| "the guest switched its machine off".to_owned());
             note(&self.home, ENDED, why.as_bytes());

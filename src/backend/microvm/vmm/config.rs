@@ -5,6 +5,8 @@
 
 use std::fs::File;
 use std::io;
+use std::io::Seek;
+use std::io::SeekFrom;
 use std::os::fd::RawFd;
 use std::path::Path;
 use std::path::PathBuf;
@@ -37,6 +39,9 @@ pub struct MachineConfig {
     /// Whether its memory is made of huge pages of 2 MiB.
     #[serde(default)]
     pub hugepages: bool,
+    /// `/dev/kvm`, opened; by its path without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kvm: Option<RawFd>,
     /// The kernel: ELF or bzImage.
     pub kernel: Source,
     /// The first file system, handed over as it is.
@@ -223,7 +228,8 @@ impl BalloonConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
-    /// What is written to: made if it is a path of no file, appended to.
+    /// What is written to, behind what is there: made if it is a path of no file. Not opened to append, or its last
+    /// line could not be written again.
     pub to: Source,
     /// The bytes after which the rest is only counted.
     #[serde(default = "LogConfig::usual_limit")]
@@ -397,17 +403,20 @@ impl Source {
         opened.map_err(|source| self.unopened(field, source))
     }
 
-    /// Opens it to append to, making it where it is a path of no file.
+    /// Opens it for a log, making it where it is a path of no file; what is there already stays.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Unopened`] with the name of the field.
-    pub fn append(&self, field: &'static str) -> Result<File, ConfigError> {
+    pub fn log(&self, field: &'static str) -> Result<File, ConfigError> {
         let opened = match self {
-            Self::Path(path) => append_to(path),
+            Self::Path(path) => log_at(path),
             Self::Fd(number) => inherited::copy(*number).map(File::from).map_err(Into::into),
         };
-        opened.map_err(|source| self.unopened(field, source))
+        let mut file = opened.map_err(|source| self.unopened(field, source))?;
+        // What has no end, a pipe, is written to as it is.
+        file.seek(SeekFrom::End(0)).map(drop).unwrap_or_default();
+        Ok(file)
     }
 
     fn unopened(&self, field: &'static str, source: io::Error) -> ConfigError {
@@ -423,11 +432,12 @@ impl Source {
     }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
+fn log_at(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options()
-        .append(true)
+        .write(true)
         .create(true)
+        .truncate(false)
         .mode(0o600)
         .open(path)
 }

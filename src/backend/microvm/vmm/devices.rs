@@ -114,7 +114,8 @@ pub(super) fn attach(
         windows.add(vsock)?;
     }
     if let Some(balloon) = config.balloon {
-        let made = Balloon::new(balloon.free_page_reporting);
+        // Huge pages that were given back might be somebody else's when the guest wants them again.
+        let made = Balloon::new(balloon.free_page_reporting && !config.hugepages);
         let mut made = made.map_err(device("balloon"))?;
         if let Some(orders) = balloon.orders {
             made.take_orders(Source::Fd(orders).open("balloon.orders", true)?);
@@ -125,7 +126,7 @@ pub(super) fn attach(
         windows.add(Rng::new().map_err(device("rng"))?)?;
     }
     if let Some(console) = &config.console {
-        let file: File = console.to.append("console.to")?;
+        let file: File = console.to.log("console.to")?;
         windows.add(Console::new(Some(file), console.limit))?;
     }
     Ok(())

@@ -26,6 +26,7 @@ use crate::backend::microvm::vmm::bus::Taken;
 use crate::backend::microvm::vmm::config::ConfigError;
 use crate::backend::microvm::vmm::config::Discovery;
 use crate::backend::microvm::vmm::config::MachineConfig;
+use crate::backend::microvm::vmm::config::Source;
 use crate::backend::microvm::vmm::devices;
 use crate::backend::microvm::vmm::devices::DevicesError;
 use crate::backend::microvm::vmm::devices::Windows;
@@ -46,6 +47,7 @@ use crate::backend::microvm::vmm::vcpu::VcpuError;
 use crate::backend::microvm::vmm::virtio::DeviceError;
 use crate::backend::microvm::vmm::virtio::EventLoop;
 use crate::sys::Errno;
+use crate::sys::kvm;
 use crate::sys::kvm::KICK;
 use crate::sys::kvm::Kick;
 use crate::sys::kvm::Vcpu;
@@ -135,7 +137,7 @@ impl Machine {
         let initramfs = config.initramfs.as_ref();
         let initramfs = initramfs.map(|source| source.open("initramfs", false));
         let mut initramfs = initramfs.transpose()?;
-        let kvm = open_kvm()?;
+        let kvm = open_kvm(config)?;
         let memory = memory::create(config.memory, config.hugepages)?;
         let vm = Vm::new(&kvm, memory).map_err(|source| MachineError::Refused {
             call: "KVM_CREATE_VM",
@@ -322,8 +324,12 @@ impl Running {
 /// The signal has done its work when it is there: it ends `KVM_RUN`.
 extern "C" fn called_out(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
-fn open_kvm() -> Result<Kvm, MachineError> {
-    let kvm = Kvm::new().map_err(|error| {
+fn open_kvm(config: &MachineConfig) -> Result<Kvm, MachineError> {
+    let given = config
+        .kvm
+        .map(|number| Source::Fd(number).open("kvm", true));
+    let given = given.transpose()?.map(|file| Ok(kvm::device(file.into())));
+    let kvm = given.unwrap_or_else(Kvm::new).map_err(|error| {
         let hint = match errno(error) {
             Errno::ACCESS => "no right to it: be root, or in the group kvm",
             Errno::NOENT => "not there: load kvm_intel or kvm_amd",
@@ -364,7 +370,7 @@ fn ports(
     vm.register_irqfd(&line, layout::SERIAL_GSI)
         .map_err(MachineError::refused("KVM_IRQFD"))?;
     let log = config.serial.as_ref();
-    let file = log.map(|log| log.to.append("serial.to")).transpose()?;
+    let file = log.map(|log| log.to.log("serial.to")).transpose()?;
     let limit = log.map_or(0, |log| log.limit);
     let port = Port::new(Line(line), Sink::new(file, limit, words.clone()));
     let mut ports = Bus::default();

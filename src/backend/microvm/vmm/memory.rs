@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use rustix::fs::FallocateFlags;
 use rustix::fs::MemfdFlags;
 use rustix::fs::SealFlags;
 use vm_memory::FileOffset;
@@ -79,6 +80,10 @@ fn file(size: u64, huge: bool) -> Result<File, Errno> {
         other => other,
     }?;
     rustix::fs::ftruncate(&file, size)?;
+    if huge {
+        // They are few: one that is missing when the guest comes to it would be the end of this process.
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size)?;
+    }
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
     Ok(File::from(file))
 }

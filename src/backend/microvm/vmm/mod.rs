@@ -38,6 +38,8 @@ use std::io::Write;
 use std::os::fd::RawFd;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use anyhow::bail;
@@ -139,10 +141,7 @@ fn complain(what: &str) {
 fn run(config: &MachineConfig, inherited: Inherited) -> anyhow::Result<Ending> {
     let report = Report::open(config.report)?;
     let troubles = report.clone();
-    let tell = move |kind: u32, error: &virtio::DeviceError| {
-        let what = format!("{:#}", anyhow::Error::msg(error.to_string()));
-        troubles.tell(&Event::Trouble { device: kind, what });
-    };
+    let tell = move |kind: u32, error: &virtio::DeviceError| troubles.trouble(kind, error);
     let machine = Machine::assemble(config, tell)?;
     let groups = Groups::open(config.threads)?;
     groups.join(|groups| &groups.vmm)?;
@@ -194,18 +193,42 @@ impl Groups {
     }
 }
 
+/// The most troubles that are told of: a guest can make as many as it likes, and what is told is kept.
+const TROUBLES_MAX: u32 = 64;
+
 /// Where the process tells what happens to its machine.
 #[derive(Debug, Clone)]
-struct Report(Option<Arc<File>>);
+struct Report {
+    file: Option<Arc<File>>,
+    troubles: Arc<AtomicU32>,
+}
 
 impl Report {
     fn open(number: Option<RawFd>) -> anyhow::Result<Self> {
         let file = number.map(|number| Source::Fd(number).open("report", true));
-        Ok(Self(file.transpose()?.map(Arc::new)))
+        Ok(Self::to(file.transpose()?))
+    }
+
+    fn to(file: Option<File>) -> Self {
+        Self {
+            file: file.map(Arc::new),
+            troubles: Arc::default(),
+        }
+    }
+
+    fn trouble(&self, device: u32, error: &virtio::DeviceError) {
+        let one_more = |told| (told < TROUBLES_MAX).then_some(told + 1);
+        let counted = self
+            .troubles
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        if counted.is_ok() {
+            let what = error.to_string();
+            self.tell(&Event::Trouble { device, what });
+        }
     }
 
     fn tell(&self, event: &Event) {
-        let (Some(file), Ok(mut line)) = (&self.0, serde_json::to_string(event)) else {
+        let (Some(file), Ok(mut line)) = (&self.file, serde_json::to_string(event)) else {
             return;
         };
         line.push('\n');
@@ -235,4 +258,28 @@ fn read(source: &Source) -> anyhow::Result<MachineConfig> {
         bail!("--config: longer than {LONGEST} bytes");
     }
     Ok(MachineConfig::parse(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Seek;
+
+    use super::*;
+
+    #[test]
+    fn a_guest_that_makes_trouble_for_ever_is_told_of_a_bounded_number_of_times() {
+        let mut file = tempfile::tempfile().unwrap();
+        let report = Report::to(Some(file.try_clone().unwrap()));
+        let error = virtio::DeviceError::Request("a request that cannot be");
+        for _ in 0..10_000 {
+            report.trouble(2, &error);
+        }
+        report.tell(&Event::Ended(Ending::PowerOff));
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        let told = text.lines().count();
+        assert_eq!(told, usize::try_from(TROUBLES_MAX).unwrap() + 1);
+        assert!(text.ends_with("\"power-off\"}\n"), "{text}");
+    }
 }

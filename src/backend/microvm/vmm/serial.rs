@@ -1,10 +1,13 @@
 //! The serial port: where a kernel says why it stops, and nothing else of consequence.
 //!
-//! What is written beyond a limit is counted and forgotten, so that a guest cannot fill the host's disk with it.
+//! What is written beyond a limit is counted and forgotten, so that a guest cannot fill the host's disk with it. How much
+//! that was so far stands in the log's last line.
 
 use std::fs::File;
 use std::io;
+use std::io::Seek;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use vm_superio::Serial;
@@ -19,6 +22,8 @@ use crate::backend::microvm::vmm::power::LastWords;
 const PANIC: &str = "Kernel panic - not syncing: ";
 /// The longest line that is looked at for them.
 const LINE_MAX: usize = 512;
+/// After how many bytes that were not kept the log says so anew.
+const STEP: u64 = 64 << 10;
 
 /// The port's interrupt.
 #[derive(Debug)]
@@ -38,17 +43,25 @@ pub(super) struct Sink {
     file: Option<File>,
     left: u64,
     lost: u64,
+    /// Where what is kept ends, in a file.
+    end: Option<u64>,
+    /// Whether it has been said there that something was lost.
+    noted: bool,
     line: Vec<u8>,
     words: Arc<LastWords>,
 }
 
 impl Sink {
     /// Takes `limit` bytes, to a file or to nowhere.
-    pub(super) fn new(file: Option<File>, limit: u64, words: Arc<LastWords>) -> Self {
+    pub(super) fn new(mut file: Option<File>, limit: u64, words: Arc<LastWords>) -> Self {
+        // A pipe has no place where anything could be written again.
+        let end = file.as_mut().and_then(|file| file.stream_position().ok());
         Self {
             file,
+            end,
             left: limit,
             lost: 0,
+            noted: false,
             line: Vec::new(),
             words,
         }
@@ -72,17 +85,36 @@ impl Sink {
         let length = bytes.len() as u64;
         let Some(file) = &mut self.file else { return };
         if self.left < length {
-            if self.lost == 0 {
-                // The end of what is kept; the file may be full, and then it says so itself.
-                file.write_all(b"\n[the limit of this log]\n")
-                    .unwrap_or_default();
-            }
+            let steps = self.lost / STEP;
             self.lost = self.lost.saturating_add(length);
+            if !self.noted || self.lost / STEP > steps {
+                self.tell_lost();
+            }
             return;
         }
         self.left -= length;
+        self.end = self.end.map(|end| end.saturating_add(length));
         // Nobody may read any more, or the disk is full: the guest is not to stand still for that.
         file.write_all(bytes).unwrap_or_default();
+    }
+
+    /// Writes how much was lost, over what was written of it before.
+    fn tell_lost(&mut self) {
+        self.noted = true;
+        if let (Some(file), Some(end)) = (&self.file, self.end) {
+            let lost = self.lost;
+            let words = format!("\n[the limit of this log: {lost} bytes more were not kept]\n");
+            // A disk that is full says so itself.
+            file.write_all_at(words.as_bytes(), end).unwrap_or_default();
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if self.lost > 0 {
+            self.tell_lost();
+        }
     }
 }
 
@@ -146,10 +178,16 @@ mod tests {
         for _ in 0..100_000 {
             sink.write_all(b"x").unwrap();
         }
-        let mut text = String::new();
-        file.rewind().unwrap();
-        file.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "x".repeat(1000) + "\n[the limit of this log]\n");
+        let mut read = || {
+            let mut text = String::new();
+            file.rewind().unwrap();
+            file.read_to_string(&mut text).unwrap();
+            text
+        };
+        let note = |lost| format!("\n[the limit of this log: {lost} bytes more were not kept]\n");
+        assert_eq!(read(), "x".repeat(1000) + &note(STEP));
         assert_eq!((sink.lost, sink.line.len()), (99_000, LINE_MAX));
+        drop(sink);
+        assert_eq!(read(), "x".repeat(1000) + &note(99_000));
     }
 }

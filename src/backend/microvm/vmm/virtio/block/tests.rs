@@ -326,6 +326,30 @@ fn a_reset_waits_for_what_is_under_way() {
 }
 
 #[test]
+fn a_request_that_is_under_way_is_not_taken_a_second_time() {
+    for (mut guest, _) in disks(&BlockOptions::default()) {
+        let head = head(&guest, 0, 0);
+        let first = guest.offer(0, &[head], &[(DATA, 0x8_0000), (STATUS, 1)]);
+        guest.offer_head(0, first);
+        guest.kick(0);
+        let mut answers = 0;
+        guest.wait("refusal, or a second answer after the first", |guest| {
+            answers += usize::from(guest.try_answer(0).is_some());
+            let refused = guest.register(0x70) == 0x4f;
+            (refused || answers == 2).then_some(())
+        });
+        let told = guest.troubles();
+        let expected = format!("queue 0: request {first} is");
+        assert!(
+            told.iter().all(|one| one.starts_with(&expected)),
+            "{told:?}"
+        );
+        guest.set_up(u64::MAX);
+        assert_eq!(read(&mut guest, 0, &[(DATA, 512)]), 0);
+    }
+}
+
+#[test]
 fn a_file_that_shrinks_is_a_failed_request_and_nothing_worse() {
     for (mut guest, file) in disks(&BlockOptions::default()) {
         file.set_len(512).unwrap();
