@@ -29,7 +29,8 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-fn disk() -> File {
+/// A small disk in memory.
+pub(crate) fn disk() -> File {
     let fd = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
     let file = File::from(fd);
     file.set_len(1 << 18).unwrap();
@@ -44,7 +45,8 @@ fn options(which: u8) -> BlockOptions {
     }
 }
 
-fn drive(device: impl VirtioDevice + 'static, mut source: Source<'_>) {
+/// Lets a driver at a device until the bytes end, or the device waits for a reset.
+pub(crate) fn drive(device: impl VirtioDevice + 'static, mut source: Source<'_>) {
     let queues = device.queue_sizes().len();
     let mut guest = Guest::new(device, u64::MAX);
     while !guest.stands_still() && step(&mut guest, queues, &mut source).is_some() {

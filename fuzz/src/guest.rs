@@ -30,6 +30,7 @@ pub(crate) struct Guest {
     events: EventLoop,
     transport: Transport,
     memory: Memory,
+    features: u64,
     available: Vec<u16>,
     seen: Vec<u16>,
 }
@@ -51,17 +52,23 @@ impl Guest {
             events,
             transport,
             memory,
+            features,
             available: vec![0; queues],
             seen: vec![0; queues],
         };
-        guest.set_up(features);
+        guest.begin();
         guest
     }
 
-    fn set_up(&mut self, features: u64) {
-        for status in [1, 3] {
+    /// Sets the device up as if there had been nothing before.
+    pub(crate) fn begin(&mut self) {
+        let features = self.features;
+        self.available.fill(0);
+        self.seen.fill(0);
+        for status in [0, 1, 3] {
             self.set(0x70, status);
         }
+        self.turn();
         for half in 0..2 {
             self.set(0x24, half);
             self.set(0x20, (features >> (32 * half)) as u32);
@@ -69,6 +76,9 @@ impl Guest {
         self.set(0x70, 11);
         for queue in 0..self.available.len() {
             let [descriptors, driver, device] = parts(queue);
+            for part in [descriptors, driver, device] {
+                self.put(part, &[0; 0x400]);
+            }
             self.set(0x30, queue as u32);
             self.set(0x38, SIZE.into());
             for (register, place) in [(0x80, descriptors), (0x90, driver), (0xa0, device)] {
@@ -83,6 +93,17 @@ impl Guest {
 
     pub(crate) fn set(&mut self, register: u64, value: u32) {
         self.transport.write(register, &value.to_le_bytes());
+    }
+
+    /// Writes as many bytes of a value anywhere in the device's window.
+    pub(crate) fn poke(&mut self, offset: u64, value: u32, width: usize) {
+        let bytes = u64::from(value).to_le_bytes();
+        self.transport.write(offset, &bytes[..width]);
+    }
+
+    /// Reads so many bytes anywhere in the device's window.
+    pub(crate) fn peek(&mut self, offset: u64, width: usize) {
+        self.transport.read(offset, &mut [0; 8][..width]);
     }
 
     /// Reads and writes the device's own configuration.

@@ -7,15 +7,20 @@
 
 pub mod accounts;
 pub mod cgroup_path;
+pub mod client;
 pub mod config;
 pub mod devices;
 mod guest;
 pub mod id_maps;
 pub mod mount_options;
+pub mod net;
+pub mod overlap;
 pub mod profile;
 pub mod record;
+pub mod registers;
 pub mod report;
 pub mod resolver;
+pub mod server;
 mod source;
 pub mod vsock;
 pub mod wire;

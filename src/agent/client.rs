@@ -15,6 +15,8 @@ use crate::sys::process::Exit;
 
 /// How many bytes the machine's answer to a call may have.
 const LONGEST_ANSWER: usize = 64;
+/// How many ends of programs are kept for those who will ask: more than run over one connection.
+const MOST_EXITS: usize = 1024;
 
 /// Asks the machine behind `socket` for a connection to one of the guest's ports. It waits until the guest is there.
 ///
@@ -118,7 +120,7 @@ impl Client {
                 {
                     return Ok(Event::Exited { session, exit });
                 }
-                (Event::Exited { session, exit }, _) => self.exits.push_back((session, exit)),
+                (Event::Exited { session, exit }, _) => self.keep(session, exit)?,
                 (answer, _) => return Ok(answer),
             }
         }
@@ -138,10 +140,19 @@ impl Client {
         loop {
             match self.next()? {
                 Event::Exited { session: one, exit } if one == session => return Ok(exit),
-                Event::Exited { session, exit } => self.exits.push_back((session, exit)),
+                Event::Exited { session, exit } => self.keep(session, exit)?,
                 _ => return Err(WireError::OutOfTurn),
             }
         }
+    }
+
+    /// Keeps an end for who asks for it; a guest that tells of one after the other would fill the host's memory.
+    fn keep(&mut self, session: u32, exit: Exit) -> Result<(), WireError> {
+        if self.exits.len() == MOST_EXITS {
+            return Err(WireError::OutOfTurn);
+        }
+        self.exits.push_back((session, exit));
+        Ok(())
     }
 
     fn next(&mut self) -> Result<Event, WireError> {

@@ -3,9 +3,15 @@
 use std::fs;
 use std::path::Path;
 
+use crate::need;
+use crate::support::allocations;
+
 #[expect(unreachable_pub, reason = "a package of its own uses it too")]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
+
+/// The most that a device may take of the host's memory at once for one request, in bytes.
+const LARGEST: usize = 256 << 10;
 
 /// The longest input, in bytes.
 const LONGEST: u64 = 2048;
@@ -146,4 +152,36 @@ fn paths_of_chance_lead_where_a_model_says_and_never_outside() {
 fn reports_of_chance_are_none_or_arrive_as_they_were_sent() {
     let folders = ["fuzz/seeds/report"];
     survives("report", 2000, &folders, targets::report::run);
+}
+
+#[test]
+fn registers_of_chance_leave_a_device_that_works() {
+    survives("registers", 1500, targets::registers::run);
+}
+
+#[test]
+fn a_guest_of_chance_is_survived_by_the_network_interface() {
+    need!(root);
+    survives("net", 800, |bytes| assert!(targets::net::run(bytes)));
+}
+
+#[test]
+fn a_file_server_that_says_anything_is_survived_by_its_device() {
+    survives("server", 1500, targets::server::run);
+}
+
+#[test]
+fn a_guest_that_answers_anything_is_survived_by_the_host() {
+    survives("client", 1500, targets::client::run);
+}
+
+#[test]
+fn a_request_that_names_the_same_memory_again_and_again_takes_little_of_the_hosts() {
+    targets::overlap::run(|name, serve| {
+        let largest = allocations::largest_in(serve);
+        assert!(largest <= LARGEST, "{name}: {largest} bytes at once");
+    });
+    // It is counted at all.
+    let large = allocations::largest_in(&mut || drop(vec![0_u8; 2 * LARGEST]));
+    assert_eq!(large, 2 * LARGEST);
 }

@@ -164,6 +164,17 @@ fn a_guest_that_announces_too_much_is_not_listened_to() {
 }
 
 #[test]
+fn a_guest_that_tells_of_one_end_after_the_other_is_not_listened_to_for_ever() {
+    let mut bytes = frame(br#"{"Hello":{"version":1,"kernel":"x"}}"#);
+    let end = frame(br#"{"Exited":{"session":7,"exit":{"Status":0}}}"#);
+    bytes.extend(end.repeat(5000));
+    bytes.extend(frame(br#""Done""#));
+    let mut client = Client::open(guest(bytes)).unwrap();
+    let refused = client.ask(&Request::Processes).unwrap_err();
+    assert!(matches!(refused, WireError::OutOfTurn), "{refused:?}");
+}
+
+#[test]
 fn a_machine_that_does_not_answer_the_call_is_not_taken_for_one_that_does() {
     for answer in [&b""[..], b"NO\n", b"O", &[b'K'; 4096]] {
         let refused = client::call(guest(answer.to_vec()), 1024).unwrap_err();

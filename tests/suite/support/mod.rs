@@ -1,5 +1,6 @@
 //! What the tests share: bundles to run, a place to run them in, and what they need of the machine.
 
+pub(crate) mod allocations;
 pub(crate) mod bundle;
 pub(crate) mod home;
 pub(crate) mod need;
