@@ -16,10 +16,14 @@ use crate::agent::wire::Failure;
 use crate::agent::wire::Limit;
 use crate::agent::wire::Process;
 use crate::agent::wire::Usage;
+use crate::plan::cgroup::device::DeviceFilter;
 use crate::sys::Errno;
+use crate::sys::bpf;
 
 /// What it is called below the mount of cgroup2.
 const NAME: &str = "workspace";
+/// What the program is called that filters its devices.
+const FILTER: bpf::Name = *b"bulkhead_device\0";
 /// Clock ticks in a second, as `/proc` counts (`USER_HZ`, the same on every x86).
 const TICKS: u64 = 100;
 /// Bytes in a page, on every x86.
@@ -65,6 +69,17 @@ impl Group {
             std::fs::write(self.path.join(file), value).map_err(failed(what))?;
         }
         Ok(())
+    }
+
+    /// Lets its programs open these devices of the machine and no others, as a container's on a host.
+    pub(super) fn filter(&self, devices: &DeviceFilter) -> Result<(), Failure> {
+        let filtered = || {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let group = rustix::fs::open(&self.path, flags, Mode::empty())?;
+            let program = bpf::load_device_filter(&devices.program().instructions, FILTER)?;
+            bpf::attach(group.as_fd(), program.as_fd(), None)
+        };
+        filtered().map_err(|errno| refused("filter devices inside".to_owned(), errno))
     }
 
     /// Ends every process in it and below it.

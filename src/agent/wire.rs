@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::Plan;
 use crate::plan::ProcessPlan;
+use crate::plan::cgroup::device::DeviceFilter;
 use crate::sys::process::Exit;
 
 /// The version of this protocol; both sides must have the same.
@@ -114,6 +115,8 @@ pub struct Create {
     pub interfaces: Vec<Interface>,
     /// Limits of the workspace's cgroup inside.
     pub limits: Vec<Limit>,
+    /// Which devices of the machine its programs may open.
+    pub devices: DeviceFilter,
     /// Nanoseconds since 1970, in UTC; 0 leaves the clock alone.
     pub unix_ns: u64,
     /// Bytes that the guest's random numbers are mixed with.

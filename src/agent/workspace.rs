@@ -102,6 +102,7 @@ impl Workspace {
         drop(state);
         if self.whole {
             surroundings::furnish(&wanted)?;
+            self.group.filter(&wanted.devices)?;
         }
         self.group.limit(&wanted.limits)?;
         let order = Order::Create {

@@ -32,6 +32,8 @@ pub struct Asked {
     pub lease: Option<Lease>,
     /// The writable layer above its root filesystem, which is then not written to.
     pub layer: Option<Layer>,
+    /// Whether the memory of its machine is made of huge pages.
+    pub hugepages: bool,
     /// Whether it was asked for at all: then it is billed (see `runtime-spec/accounting.md`).
     pub billed: bool,
 }
@@ -213,6 +215,7 @@ pub const KEYS: &[&str] = &[
     "isolation",
     "lease.on_expiry",
     "lease.ttl",
+    "machine.hugepages",
     "memory.on_over_limit",
     "memory.reserve",
     "network",
@@ -266,6 +269,7 @@ impl Asked {
             network: ours.network()?,
             lease: ours.lease()?,
             layer: ours.layer()?,
+            hugepages: ours.hugepages()?,
             billed: annotations.keys().any(|key| key.starts_with(PREFIX)),
         })
     }
@@ -322,6 +326,13 @@ impl Ours<'_> {
             "microvm" => Some(Isolation::MicroVm),
             _ => None,
         })
+    }
+
+    fn hugepages(&self) -> Result<bool> {
+        let found = self.get("machine.hugepages", "true or false", |word| {
+            word.parse().ok()
+        })?;
+        Ok(found.unwrap_or_default())
     }
 
     fn guarantee(&self) -> Result<Guarantee> {

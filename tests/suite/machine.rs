@@ -77,6 +77,18 @@ fn a_machine_is_as_large_as_what_its_workload_may_use() {
 }
 
 #[test]
+fn memory_is_of_huge_pages_where_that_is_asked_for() {
+    let asked = |annotations: Value| {
+        let change = |config: &mut Value| config["annotations"] = annotations;
+        planned(change, Kind::Directory).unwrap()
+    };
+    let plan = asked(json!({"dev.bulkhead.machine.hugepages": "true"}));
+    assert!(plan.hugepages && plan.to_string().contains(" in huge pages\n"));
+    assert!(plan.size.memory_bytes.is_multiple_of(2 << 20));
+    assert!(!asked(json!({})).hugepages);
+}
+
+#[test]
 fn the_enclosure_has_room_for_the_machine_and_the_guest_keeps_the_limits() {
     let plan = planned(|_| {}, Kind::Directory).unwrap();
     assert_eq!(plan.limits.memory_bytes, Some(256 << 20));
@@ -136,7 +148,24 @@ fn more_memory_than_the_machine_has_is_refused() {
 #[test]
 fn what_is_the_hosts_is_refused_by_its_property() {
     type Change = fn(&mut Value);
-    let cases: [(&str, Change); 13] = [
+    let cases: [(&str, Change); 16] = [
+        (
+            "annotations[\"io.katacontainers.config_path\"]: ",
+            |config| {
+                config["annotations"] = json!({"io.katacontainers.config_path": "/tmp/a.toml"});
+            },
+        ),
+        (
+            "annotations[\"io.katacontainers.config.hypervisor.virtio_fs_extra_args\"]: ",
+            |config| {
+                config["annotations"] = json!({
+                    "io.katacontainers.config.hypervisor.virtio_fs_extra_args": "[\"-o\", \"source=/\"]"
+                });
+            },
+        ),
+        ("annotations[\"krun.use_passt\"]: ", |config| {
+            config["annotations"] = json!({"krun.use_passt": "1"});
+        }),
         ("linux.namespaces[0].path: ", |config| {
             config["linux"]["namespaces"][0]["path"] = json!("/proc/1/ns/pid");
         }),

@@ -148,6 +148,12 @@ const HARDWARE: Foreign = Foreign {
     when: "`deviceTree`, `dtdevs`, `iomems` or `irqs`",
     reason: "hardware of the host cannot be handed to a microVM; leave deviceTree, dtdevs, iomems and irqs out",
 };
+const ANNOTATIONS: Foreign = Foreign {
+    property: "annotations",
+    when: "`io.katacontainers.config*` or `krun.*`",
+    reason: "another runtime's machines take programs, images and arguments of the host from it; here a machine is described by \
+             vm and by annotations of dev.bulkhead alone; leave it out",
+};
 const DESCRIPTORS: Foreign = Foreign {
     property: "--preserve-fds",
     when: "more than 0, `$LISTEN_FDS` included",
@@ -177,6 +183,7 @@ pub const REFUSED: &[Foreign] = &[
     HYPERVISOR,
     IMAGE,
     HARDWARE,
+    ANNOTATIONS,
     DESCRIPTORS,
     ROOTLESS,
 ];
@@ -222,6 +229,9 @@ const OWN_SYSTEMS: [&str; 17] = [
     "binfmt_misc",
 ];
 
+/// What annotations begin with that describe machines to other runtimes, down to the programs that run them.
+const DESCRIBED_ELSEWHERE: [&str; 2] = ["io.katacontainers.config", "krun."];
+
 type Checked = Result<(), MachineError>;
 
 impl Foreign {
@@ -245,6 +255,7 @@ impl Foreign {
 pub(super) fn check(spec: &Spec, facts: &Facts) -> Checked {
     ROOTLESS.unless(!facts.rootless)?;
     DESCRIPTORS.unless(facts.descriptors == 0)?;
+    annotations(spec)?;
     namespaces(spec)?;
     for (index, device) in spec.linux.devices.iter().enumerate() {
         if !is_ordinary(device) {
@@ -276,6 +287,18 @@ pub(super) fn check(spec: &Spec, facts: &Facts) -> Checked {
 pub fn foreign_to_exec(process: &Process, descriptors: u32) -> Checked {
     AFFINITY.unless(process.exec_cpu_affinity.is_none())?;
     DESCRIPTORS.unless(descriptors == 0)
+}
+
+fn annotations(spec: &Spec) -> Checked {
+    let described = |name: &&String| {
+        DESCRIBED_ELSEWHERE
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    };
+    let found = spec.annotations.keys().find(described);
+    found.map_or(Ok(()), |name| {
+        Err(ANNOTATIONS.at(format!("annotations[{name:?}]")))
+    })
 }
 
 fn namespaces(spec: &Spec) -> Checked {

@@ -33,10 +33,13 @@ pub use size::overhead;
 use crate::plan::Options;
 use crate::plan::Plan;
 use crate::plan::build;
+use crate::plan::cgroup::device::DeviceFilter;
 use crate::plan::share::Share;
 use crate::spec::Spec;
+use crate::spec::asked::Asked;
 use crate::spec::linux::NamespaceKind;
 use crate::spec::process::Process;
+use crate::spec::resources::DeviceRule;
 use crate::spec::resources::Resources;
 
 /// Where a workspace's cgroup is inside the guest.
@@ -75,6 +78,11 @@ pub struct MachinePlan {
     pub kernel: KernelChoice,
     /// What the workload may use inside.
     pub limits: GuestLimits,
+    /// Which devices of its machine the workload may open.
+    pub devices: DeviceFilter,
+    /// Whether its memory is made of huge pages.
+    #[serde(default)]
+    pub hugepages: bool,
     /// What its enclosure may use on the host: the document's limits, with room for the machine.
     pub resources: Resources,
     /// What has no effect, a sentence each.
@@ -85,9 +93,10 @@ impl fmt::Display for MachinePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "machine: {} processors, {} MiB of memory",
+            "machine: {} processors, {} MiB of memory{}",
             self.size.vcpus,
-            self.size.memory_bytes >> 20
+            self.size.memory_bytes >> 20,
+            if self.hugepages { " in huge pages" } else { "" }
         )?;
         match &self.kernel.path {
             Some(path) => writeln!(f, "machine: boots {}", path.display())?,
@@ -184,9 +193,15 @@ pub fn plan(spec: &Spec, options: &Options, facts: &Facts) -> Result<MachinePlan
         size,
         kernel: kernel(spec),
         limits: size::inside(spec),
+        devices: DeviceFilter::new(spec.linux.resources.as_ref().map_or(&[], devices)),
+        hugepages: Asked::of(&spec.annotations).is_ok_and(|asked| asked.hugepages),
         resources: enclosed(&spec.linux.resources.clone().unwrap_or_default(), size),
         remarks: remarks(spec),
     })
+}
+
+fn devices(asked: &Resources) -> &[DeviceRule] {
+    &asked.devices
 }
 
 /// The container whose files of the host are shared: its cgroup file system is the guest's, and no file.

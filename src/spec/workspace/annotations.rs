@@ -33,6 +33,9 @@ pub(super) fn annotations(document: &Document, around: &Surroundings) -> BTreeMa
     let isolation = around.isolation.or(document.isolation);
     to.set_if("isolation", isolation.map(word_for));
     guarantees(document, &mut to);
+    if document.machine.as_ref().is_some_and(|one| one.hugepages) {
+        to.set("machine.hugepages", &true);
+    }
     network(document.network.as_ref(), &mut to);
     if let Some(lease) = &document.lease {
         to.set("lease.ttl", &lease.ttl);

@@ -324,6 +324,9 @@ pub struct Machine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub kernel: Option<String>,
+    /// Whether its memory is made of huge pages of 2 MiB, which the host must have set aside.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hugepages: bool,
 }
 
 /// All that a document's meaning depends on beside the document.

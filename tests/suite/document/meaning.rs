@@ -146,6 +146,7 @@ fn what_oci_cannot_say_is_asked_in_annotations() {
             upper: "/l/upper".to_owned(),
             work: "/l/work".to_owned(),
         }),
+        hugepages: true,
         billed: true,
     };
     assert_eq!(asked_by(&document, &around), expected);
@@ -447,6 +448,7 @@ fn meant(document: &Document) -> Asked {
             on_expiry: lease.on_expiry,
         }),
         layer: None,
+        hugepages: document.machine.as_ref().is_some_and(|one| one.hugepages),
         billed: true,
     }
 }

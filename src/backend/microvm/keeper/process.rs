@@ -247,7 +247,7 @@ fn config(machine: &Machine, given: &Given<'_>, files: &Files) -> MachineConfig 
     MachineConfig {
         vcpus: machine.plan.size.vcpus,
         memory: machine.plan.size.memory_bytes,
-        hugepages: false,
+        hugepages: machine.plan.hugepages,
         kvm: Some(files.kvm.as_raw_fd()),
         kernel: Source::Fd(files.kernel.as_raw_fd()),
         initramfs: Some(Source::Fd(files.initramfs.as_raw_fd())),

@@ -145,6 +145,7 @@ fn settle(
         disks: Vec::new(),
         interfaces,
         limits: talk::limits(machine.limits, false),
+        devices: machine.devices.clone(),
         unix_ns: talk::now(),
         seed: seed(),
     };
