@@ -216,7 +216,7 @@ fn answers(text: &str) -> BTreeMap<String, String> {
 }
 
 /// The state root of a test, which finds the guests of the test machine.
-fn home() -> Home {
+pub(crate) fn home() -> Home {
     let home = Home::new();
     if machine().is_ok() && !wall::is_microvm() {
         wall::with_guests(&home.root());

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits for a command's end, within bounds.
 #[track_caller]
-fn ended(child: &mut Child) -> ExitStatus {
+pub(crate) fn ended(child: &mut Child) -> ExitStatus {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -34,11 +34,16 @@ fn ended(child: &mut Child) -> ExitStatus {
 }
 
 /// Numbers that look random and are the same each time.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
+    /// Those that begin with this number.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// A number below `limit`.
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)

@@ -44,3 +44,4 @@ mod systemd;
 mod up;
 mod update;
 mod vmm;
+mod wall;
