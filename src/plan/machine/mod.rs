@@ -193,7 +193,7 @@ pub fn plan(spec: &Spec, options: &Options, facts: &Facts) -> Result<MachinePlan
         size,
         kernel: kernel(spec),
         limits: size::inside(spec),
-        devices: DeviceFilter::new(spec.linux.resources.as_ref().map_or(&[], devices)),
+        devices: DeviceFilter::new(spec.linux.resources.as_ref().map_or(&[][..], devices)),
         hugepages: Asked::of(&spec.annotations).is_ok_and(|asked| asked.hugepages),
         resources: enclosed(&spec.linux.resources.clone().unwrap_or_default(), size),
         remarks: remarks(spec),

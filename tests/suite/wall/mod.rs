@@ -27,7 +27,7 @@ const PARTS: [&str; 3] = ["@keeper", "@vmm", "@files"];
 /// A workspace in a machine, running.
 struct Walled {
     home: Home,
-    bundle: Bundle,
+    _bundle: Bundle,
     id: String,
 }
 
@@ -53,7 +53,11 @@ impl Walled {
         eventually("the program's first words", || {
             std::fs::read(&up).is_ok_and(|words| words == b"up\n")
         });
-        Self { home, bundle, id }
+        Self {
+            home,
+            _bundle: bundle,
+            id,
+        }
     }
 
     /// The numbers of its processes on the host, by their words.
