@@ -6,6 +6,7 @@ pub mod ending;
 pub mod identity;
 pub mod inherited;
 pub mod kvm;
+pub mod mapping;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;

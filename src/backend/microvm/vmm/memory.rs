@@ -5,12 +5,19 @@ use std::fs::File;
 use rustix::fs::FallocateFlags;
 use rustix::fs::MemfdFlags;
 use rustix::fs::SealFlags;
+use vm_memory::Bytes;
 use vm_memory::FileOffset;
 use vm_memory::GuestAddress;
+use vm_memory::GuestMemory;
 use vm_memory::GuestMemoryMmap;
+use vm_memory::GuestMemoryRegion;
+use vm_memory::GuestRegionCollectionError;
+use vm_memory::GuestRegionMmap;
 
 use crate::backend::microvm::vmm::layout;
 use crate::sys::Errno;
+use crate::sys::mapping;
+use crate::sys::mapping::LARGE;
 
 /// The memory of a guest, in one or two ranges.
 pub type Memory = GuestMemoryMmap<()>;
@@ -30,7 +37,10 @@ pub enum MemoryError {
     },
     /// The file cannot be mapped.
     #[error("memory: cannot be mapped")]
-    Map(#[from] vm_memory::mmap::FromRangesError),
+    Map(#[source] Errno),
+    /// Its ranges cannot be.
+    #[error("memory: its ranges cannot be put together")]
+    Ranges(#[from] GuestRegionCollectionError),
 }
 
 fn hint(huge: bool) -> &'static str {
@@ -56,14 +66,38 @@ pub(super) fn create(size: u64, huge: bool) -> Result<Memory, MemoryError> {
             source: Errno::from_io_error(&error).unwrap_or(Errno::NOMEM),
         })?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let place = Some(FileOffset::new(file, offset));
-        Ok::<_, MemoryError>((GuestAddress(address), length, place))
+        let mapped = mapping::shared(FileOffset::new(file, offset), length);
+        let mapped = mapped.map_err(MemoryError::Map)?;
+        GuestRegionMmap::new(mapped, GuestAddress(address)).ok_or(MemoryError::Map(Errno::INVAL))
     };
     let mut pieces = vec![piece(0, 0, low)?];
     if size > low {
         pieces.push(piece(layout::HOLE_END, low, size - low)?);
     }
-    Ok(Memory::from_ranges_with_files(pieces)?)
+    Ok(Memory::from_regions(pieces)?)
+}
+
+/// Makes large pages of the part of the memory that is certainly used, if there are any to be had: each spares the
+/// guest, and this host, five hundred faults.
+pub(super) fn gather(memory: &Memory, from: u64, to: u64) {
+    let large = LARGE as u64;
+    let (from, to) = (from / large * large, to.next_multiple_of(large));
+    let Some(region) = memory.find_region(GuestAddress(from)) else {
+        return;
+    };
+    let (begin, last) = (region.start_addr().0, region.start_addr().0 + region.len());
+    let to = to.min(last / large * large);
+    // A large page is made of what is there, so something must be.
+    for page in (from..to).step_by(LARGE) {
+        let touched = memory.read_obj::<u8>(GuestAddress(page));
+        touched.map(drop).unwrap_or_default();
+    }
+    let offset = usize::try_from(from.saturating_sub(begin)).unwrap_or(usize::MAX);
+    let length = usize::try_from(to.saturating_sub(from)).unwrap_or_default();
+    if length > 0 {
+        // Small pages do as well.
+        mapping::gather(region, offset, length).unwrap_or_default();
+    }
 }
 
 /// A file of this size that cannot change its size: whoever is given it cannot take memory away under the guest.
@@ -90,9 +124,6 @@ fn file(size: u64, huge: bool) -> Result<File, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::GuestMemory;
-    use vm_memory::GuestMemoryRegion;
-
     use super::*;
 
     #[test]
@@ -103,6 +134,19 @@ mod tests {
         assert_eq!(regions[1].start_addr(), GuestAddress(4 << 30));
         assert_eq!(regions[1].len(), 1 << 30);
         assert_eq!(regions[1].file_offset().unwrap().start(), 3 << 30);
+    }
+
+    #[test]
+    fn what_is_gathered_is_as_it_was() {
+        let memory = create(9 << 20, false).unwrap();
+        memory.write_slice(b"here", GuestAddress(5 << 20)).unwrap();
+        gather(&memory, 3 << 20, 20 << 20);
+        let mut found = [0; 5];
+        memory
+            .read_slice(&mut found, GuestAddress(5 << 20))
+            .unwrap();
+        assert_eq!(&found, b"here\0");
+        gather(&memory, 1 << 40, 2 << 40);
     }
 
     #[test]

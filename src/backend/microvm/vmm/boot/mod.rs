@@ -5,6 +5,7 @@ mod cmdline;
 mod linux;
 mod mp;
 mod pvh;
+mod source;
 
 use std::fs::File;
 use std::io::Seek;
@@ -20,10 +21,12 @@ use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryError;
 
+use crate::backend::microvm::vmm::boot::source::Source;
 use crate::backend::microvm::vmm::config::Discovery;
 use crate::backend::microvm::vmm::config::MachineConfig;
 use crate::backend::microvm::vmm::layout;
 use crate::backend::microvm::vmm::memory::Memory;
+use crate::backend::microvm::vmm::memory::gather;
 
 /// How the first processor enters the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,12 +169,28 @@ fn load_kernel(memory: &Memory, file: &mut File, size: u64) -> Result<Loaded, Bo
     Ok(loaded)
 }
 
+/// A kernel that is not larger than this is worth no large pages.
+const SMALL: u64 = 4 << 20;
+/// What a kernel takes from the end of its memory before it counts pages: its tables of processors and names.
+const EARLY: u64 = 4 << 20;
+/// One part in so many of a kernel's memory is what it knows of each page, at the end of it as well.
+const KNOWN: u64 = 64;
+
 fn load_elf(memory: &Memory, file: &mut File, size: u64) -> Result<Loaded, BootError> {
     let high = Some(GuestAddress(layout::HIGH));
-    let loaded = Elf::load(memory, None, file, high).map_err(|source| BootError::Unloaded {
+    let unloaded = |source| BootError::Unloaded {
         memory: size,
         source,
-    })?;
+    };
+    let mut source = Source::new(file, memory);
+    source.rehearsal = true;
+    let places = Elf::load(memory, None, &mut source, high).map_err(unloaded)?;
+    let begin = places.kernel_load.raw_value();
+    if places.kernel_end > begin.saturating_add(SMALL) {
+        gather(memory, begin, places.kernel_end);
+    }
+    source.rehearsal = false;
+    let loaded = Elf::load(memory, None, &mut source, high).map_err(unloaded)?;
     let entry = match loaded.pvh_boot_cap {
         PvhBootCapability::PvhEntryPresent(address) => Entry::Pvh(address.raw_value()),
         PvhBootCapability::PvhEntryNotPresent | PvhBootCapability::PvhEntryIgnored => {
@@ -192,8 +211,9 @@ const HAS_ENTRY_64: u16 = 1;
 
 fn load_image(memory: &Memory, file: &mut File, size: u64) -> Result<Loaded, BootError> {
     let place = Some(GuestAddress(layout::KERNEL));
+    let source = &mut Source::new(file, memory);
     let loaded =
-        BzImage::load(memory, place, file, None).map_err(|source| BootError::Unloaded {
+        BzImage::load(memory, place, source, None).map_err(|source| BootError::Unloaded {
             memory: size,
             source,
         })?;
@@ -235,6 +255,11 @@ fn load_initramfs(
         })?;
     file.rewind().map_err(unread)?;
     let length = usize::try_from(size).unwrap_or(usize::MAX);
-    memory.read_exact_volatile_from(GuestAddress(address), file, length)?;
+    let early = address.saturating_sub(memory_size / KNOWN + EARLY);
+    if size > SMALL && early > after {
+        gather(memory, early, end);
+    }
+    let source = &mut Source::new(file, memory);
+    memory.read_exact_volatile_from(GuestAddress(address), source, length)?;
     Ok(Initramfs { address, size })
 }
