@@ -103,6 +103,7 @@ fn alone() -> anyhow::Result<()> {
     let workspace = serve(group, true, [control, streams], accept)?;
     // The host knows by this that it is time to call; it has nothing to say.
     let _hello = vsock::connect(vsock::HOST, wire::HELLO_PORT).context("greet the host")?;
+    modules::load_drivers()?;
     workspace.finished();
     let errno = boot::switch_off(workspace.group());
     anyhow::bail!("cannot switch the machine off: {errno}")

@@ -6,6 +6,7 @@ use rustix::time::Timespec;
 
 use crate::agent::group::failed;
 use crate::agent::group::refused;
+use crate::agent::modules;
 use crate::agent::network;
 use crate::agent::wire::Create;
 use crate::agent::wire::Disk;
@@ -22,6 +23,16 @@ pub(super) fn furnish(wanted: &Create) -> Result<(), Failure> {
     if !wanted.seed.is_empty() {
         std::fs::write("/dev/urandom", &wanted.seed)
             .map_err(failed("mix the random numbers inside"))?;
+    }
+    let used = [
+        (modules::DISK, wanted.disks.is_empty()),
+        (modules::NETWORK, wanted.interfaces.is_empty()),
+    ];
+    for (kind, none) in used {
+        if !none {
+            let loaded = modules::load_driver(kind);
+            loaded.map_err(|error| Failure::Other(format!("cannot {error:#}")))?;
+        }
     }
     for disk in &wanted.disks {
         mount(disk)?;

@@ -9,17 +9,15 @@ use std::path::PathBuf;
 use crate::guest::error::GuestError;
 use crate::guest::kernel;
 
-/// What no machine can do without.
-const NEEDED: [&str; 6] = [
-    "virtio_mmio",
-    "virtio_blk",
-    "virtio_net",
-    "vmw_vsock_virtio_transport",
-    "virtiofs",
-    "virtio_balloon",
+/// What every machine has and cannot do without.
+const NEEDED: [&str; 3] = ["virtio_mmio", "vmw_vsock_virtio_transport", "virtiofs"];
+/// What a machine may have: the kind of a device (`VIRTIO_ID_*`), its driver, and whether a kernel may lack that.
+const DRIVERS: [(u32, &str, bool); 4] = [
+    (1, "virtio_net", false),
+    (2, "virtio_blk", false),
+    (4, "virtio_rng", true),
+    (5, "virtio_balloon", false),
 ];
-/// What is loaded where it is there.
-const WELCOME: [&str; 1] = ["virtio_rng"];
 /// What is loaded when a program in the workspace makes the kernel ask for it.
 const ON_DEMAND: [&str; 9] = [
     "overlay", "erofs", "squashfs", "loop", "tun", "veth", "bridge", "macvlan", "dummy",
@@ -41,24 +39,24 @@ pub(super) struct Modules {
     pub(super) all: Vec<Module>,
     /// The names of those that are loaded at once, in order.
     pub(super) first: Vec<String>,
-    /// What the kernel may ask for, and the names of what is loaded then, in order.
+    /// What the kernel may ask for, or a machine may have, and the names of what is loaded then, in order.
     pub(super) on_demand: Vec<(String, Vec<String>)>,
 }
 
-/// Chooses from the directory of a kernel's modules, `lib/modules/VERSION`.
-pub(super) fn choose(directory: &Path) -> Result<Modules, GuestError> {
-    let mut index = Index::read(directory)?;
+/// Chooses from the directory of a kernel's modules, `lib/modules/VERSION`. Without `signed` their signatures are left
+/// out, so that a kernel which would take them without has nothing to verify while it boots.
+pub(super) fn choose(directory: &Path, signed: bool) -> Result<Modules, GuestError> {
+    let mut index = Index::read(directory, signed)?;
     let mut chosen = Modules::default();
-    for (names, needed) in [(&NEEDED[..], true), (&WELCOME[..], false)] {
-        for name in names {
-            if index.has(name) {
-                index.order(name, &mut chosen.first)?;
-            } else if needed && !index.built_in.contains(*name) {
-                return Err(GuestError::NoModule {
-                    name: (*name).to_owned(),
-                    directory: directory.to_owned(),
-                });
-            }
+    for name in NEEDED {
+        index.order_of(name, &mut chosen.first, false)?;
+    }
+    for (kind, name, optional) in DRIVERS {
+        let mut order = chosen.first.clone();
+        index.order_of(name, &mut order, optional)?;
+        let order = order.split_off(chosen.first.len());
+        if !order.is_empty() {
+            chosen.on_demand.push((format!("virtio-{kind}"), order));
         }
     }
     for name in ON_DEMAND {
@@ -80,6 +78,8 @@ pub(super) fn choose(directory: &Path) -> Result<Modules, GuestError> {
 /// A directory of modules.
 #[derive(Debug)]
 struct Index {
+    directory: PathBuf,
+    signed: bool,
     /// Where each is.
     files: BTreeMap<String, PathBuf>,
     built_in: BTreeSet<String>,
@@ -88,7 +88,7 @@ struct Index {
 }
 
 impl Index {
-    fn read(directory: &Path) -> Result<Self, GuestError> {
+    fn read(directory: &Path, signed: bool) -> Result<Self, GuestError> {
         let path = directory.join("modules.builtin");
         let list = std::fs::read_to_string(&path).map_err(GuestError::file("read", path))?;
         let mut files = BTreeMap::new();
@@ -106,9 +106,27 @@ impl Index {
             }
         }
         Ok(Self {
+            directory: directory.to_owned(),
+            signed,
             files,
             built_in: list.lines().map(name_of).collect(),
             read: BTreeMap::new(),
+        })
+    }
+
+    /// Adds a module that the kernel does not have built in, after all that it needs.
+    fn order_of(
+        &mut self,
+        name: &str,
+        list: &mut Vec<String>,
+        optional: bool,
+    ) -> Result<(), GuestError> {
+        if self.has(name) || optional || self.built_in.contains(name) {
+            return self.order(name, list);
+        }
+        Err(GuestError::NoModule {
+            name: name.to_owned(),
+            directory: self.directory.clone(),
         })
     }
 
@@ -172,13 +190,30 @@ impl Index {
             path: path.clone(),
             source: std::io::Error::other(words),
         };
+        let mut object = unpacked.map_err(damaged)?;
+        if !self.signed {
+            object.truncate(without_signature(&object));
+        }
         let module = Module {
             name: name.to_owned(),
-            object: unpacked.map_err(damaged)?,
+            object,
         };
         self.read.insert(name.to_owned(), module);
         Ok(())
     }
+}
+
+/// How long a module is without its signature (`struct module_signature`), which stands behind it: the signature, eight
+/// bytes that say of which kind it is, its length, and a mark.
+fn without_signature(object: &[u8]) -> usize {
+    const MARK: &[u8] = b"~Module signature appended~\n";
+    let signature = || {
+        let rest = object.strip_suffix(MARK)?;
+        let (rest, length) = rest.split_last_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        rest.len().checked_sub(8)?.checked_sub(length)
+    };
+    signature().unwrap_or(object.len())
 }
 
 /// What a module says about itself under a heading: its strings stand one after the other, each with a zero behind it.
@@ -236,26 +271,37 @@ mod tests {
                 ("unwanted.ko", ""),
             ],
         );
-        let chosen = choose(home.path()).unwrap();
+        let chosen = choose(home.path(), true).unwrap();
         assert_eq!(
             chosen.first,
-            [
-                "vsock",
-                "common",
-                "vmw_vsock_virtio_transport",
-                "virtio_rng"
-            ]
+            ["vsock", "common", "vmw_vsock_virtio_transport"]
         );
-        let order = ["lzo", "erofs"].map(str::to_owned).to_vec();
-        let asked = ["erofs", "fs-erofs"].map(|name| (name.to_owned(), order.clone()));
-        assert_eq!(chosen.on_demand, asked);
+        let expected = [
+            ("virtio-4", &["virtio_rng"][..]),
+            ("erofs", &["lzo", "erofs"]),
+            ("fs-erofs", &["lzo", "erofs"]),
+        ];
+        let words = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let expected = expected.map(|(asked, order)| (asked.to_owned(), words(order)));
+        assert_eq!(chosen.on_demand, expected);
         assert_eq!(chosen.all.len(), 6);
+    }
+
+    #[test]
+    fn a_signature_is_left_out_whole_and_nothing_else() {
+        let mark = b"~Module signature appended~\n".as_slice();
+        let signed = [b"module", b"SIGN".as_slice(), &[0; 8], &[0, 0, 0, 4], mark].concat();
+        assert_eq!(without_signature(&signed), 6);
+        let false_length = [b"m".as_slice(), &[0; 8], &[0, 0, 0, 9], mark].concat();
+        for whole in [b"module".as_slice(), mark, &false_length] {
+            assert_eq!(without_signature(whole), whole.len());
+        }
     }
 
     #[test]
     fn a_kernel_without_what_every_machine_needs_is_refused_by_its_name() {
         let home = modules("", &[]);
-        let refused = choose(home.path()).unwrap_err().to_string();
+        let refused = choose(home.path(), true).unwrap_err().to_string();
         assert!(refused.contains("no virtio_mmio"), "{refused}");
     }
 
@@ -267,6 +313,6 @@ mod tests {
             ("a.ko", "depends=virtio-mmio"),
         ];
         let home = modules(built_in, &files);
-        assert_eq!(choose(home.path()).unwrap().first.len(), 2);
+        assert_eq!(choose(home.path(), true).unwrap().first.len(), 2);
     }
 }

@@ -66,6 +66,23 @@ fn a_kernel_is_added_as_it_is_and_known_by_its_version() {
 }
 
 #[test]
+fn pages_of_zeroes_in_a_kernel_are_holes() {
+    use std::os::unix::fs::MetadataExt;
+    let home = Home::new();
+    let mut kernel = elf("6.1.0-test");
+    kernel.resize(1 << 20, 0);
+    kernel.push(1);
+    add(&home, &file(&home, "vmlinux", &kernel), &[]).ok();
+    let put = inspected(&home, "stock")["vmlinux"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(std::fs::read(&put).unwrap() == kernel);
+    let blocks = std::fs::metadata(&put).unwrap().blocks();
+    assert!(blocks * 512 < 128 << 10, "{blocks} blocks");
+}
+
+#[test]
 fn what_is_packed_is_unpacked_once() {
     let kernel = elf("6.6.6");
     let size = u32::try_from(kernel.len()).unwrap().to_le_bytes();
