@@ -7,7 +7,7 @@ product := $(target)/release/bulkhead
 demo := target/demo
 machine := tests/host/run $(if $(SYSTEMD),--systemd)
 
-.PHONY: help setup build guest guest-kernel demo check test test-native test-walls test-machine test-mutations fuzz bench install shell-machine
+.PHONY: help setup build guest guest-kernel demo check test test-native test-walls test-machine test-mutations fuzz bench bench-machine install shell-machine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -54,6 +54,10 @@ fuzz: setup ## hostile bytes, FUZZ_SECONDS (60) for each target; FUZZ_TARGETS='c
 bench: build ## start-up times beside Debian's crun and runc; what a network adds
 	BULKHEAD=$(CURDIR)/$(product) benches/run
 	BULKHEAD=$(CURDIR)/$(product) benches/run workspaces
+
+bench-machine: build ## microVMs beside QEMU's microvm, in the test machine; half an hour
+	benches/run machines
+	benches/run against-qemu
 
 install: build ## into DESTDIR/PREFIX, with manual pages and shell completions
 	install -D -m 755 $(product) $(DESTDIR)$(PREFIX)/bin/bulkhead

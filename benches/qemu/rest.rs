@@ -1,0 +1,64 @@
+//! What a machine uses whose program does nothing.
+
+use std::thread::sleep;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::Outcome;
+use crate::boot;
+use crate::boot::Workspace;
+use crate::theirs;
+use crate::world::World;
+
+/// How long is watched, after a while in which the guest comes to rest.
+const WATCHED: Duration = Duration::from_secs(20);
+const BEFORE: Duration = Duration::from_secs(5);
+
+/// Prints how much of a processor each process uses.
+pub(crate) fn compare(world: &World) -> Outcome<()> {
+    println!("\nat rest, percent of a processor over {WATCHED:?}");
+    let workspace = Workspace::run(world)?;
+    let processes = workspace.processes()?;
+    let whole = watch(&processes)?;
+    println!("ours: {whole:.3}");
+    drop(workspace);
+    let running = theirs::start(&world.home, &world.wanted(), &boot::OPTIONS)?;
+    running.until_hello()?;
+    boot::drive(world, |port| running.call(port), |_, _| Ok(()))?;
+    let mut processes = vec![("qemu".to_owned(), running.vmm.id())];
+    let servers = boot::server_processes()?.into_iter();
+    processes.extend(servers.map(|pid| ("virtiofsd".to_owned(), pid)));
+    println!("QEMU: {:.3}", watch(&processes)?);
+    Ok(())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is measured is that nothing happens"
+)]
+fn watch(processes: &[(String, u32)]) -> Outcome<f64> {
+    sleep(BEFORE);
+    let before = processes.iter().map(|(_, pid)| used(*pid));
+    let before = before.collect::<Outcome<Vec<_>>>()?;
+    let began = Instant::now();
+    sleep(WATCHED);
+    let took = began.elapsed().as_secs_f64();
+    let mut whole = 0.0;
+    for ((name, pid), before) in processes.iter().zip(before) {
+        let percent = (used(*pid)? - before) / took * 100.0;
+        println!("  {name} {percent:.3}");
+        whole += percent;
+    }
+    Ok(whole)
+}
+
+/// Seconds that the threads of a process have been on a processor.
+fn used(pid: u32) -> Outcome<f64> {
+    let mut all = 0.0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        let nanoseconds: f64 = text.split_whitespace().next().unwrap_or("0").parse()?;
+        all += nanoseconds / 1e9;
+    }
+    Ok(all)
+}
