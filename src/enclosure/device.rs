@@ -35,8 +35,15 @@ pub(super) fn put(
             source,
         }
     };
+    // What lets everything through is needed only in the place of what did not.
+    let everything = filter.allows_everything();
+    let before = match bpf::attached(group.descriptor(), NAME) {
+        Ok(before) if before.is_empty() && everything => return Ok(None),
+        Err(Errno::PERM) if optional || everything => Vec::new(),
+        other => other.map_err(failed("look for"))?,
+    };
     let program = match bpf::load_device_filter(&filter.program().instructions, NAME) {
-        Err(Errno::PERM) if optional || filter.allows_everything() => {
+        Err(Errno::PERM) if optional || everything => {
             return Ok(Some(
                 "linux.resources.devices: no right to load a device filter (bpf(2)), ignoring"
                     .to_owned(),
@@ -44,7 +51,6 @@ pub(super) fn put(
         }
         other => other.map_err(failed("load"))?,
     };
-    let before = bpf::attached(group.descriptor(), NAME).map_err(failed("look for"))?;
     let (first, others) = match before.split_first() {
         Some((first, others)) => (Some(first.as_fd()), others),
         None => (None, before.as_slice()),

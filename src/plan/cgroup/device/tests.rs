@@ -57,6 +57,8 @@ fn by_the_program(program: &Program, device: Device) -> bool {
             COPY => registers[to] = registers[from],
             SET => registers[to] = u64::from(immediate),
             AND => registers[to] = u64::from(narrow & immediate),
+            OR_WITH => registers[to] = u64::from(narrow) | (registers[from] & 0xffff_ffff),
+            DIFFER => registers[to] = u64::from(narrow ^ immediate),
             SHIFT_RIGHT => registers[to] = u64::from(narrow >> immediate),
             JUMP_IF_OTHER if narrow != immediate => at += offset,
             JUMP_IF_EQUAL if narrow == immediate => at += offset,
