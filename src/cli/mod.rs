@@ -5,6 +5,7 @@
 
 mod argv;
 mod log;
+mod narrow;
 mod session;
 
 mod capacity;
@@ -147,8 +148,10 @@ pub fn main() -> ExitCode {
         crate::sys::seal::ensure().unwrap_or_default();
     }
     let args = argv::normalise(args, Cli::command);
-    let words = std::iter::once(OsString::from("bulkhead")).chain(args.iter().cloned());
-    match Cli::try_parse_from(words) {
+    let words: Vec<OsString> = std::iter::once(OsString::from("bulkhead"))
+        .chain(args.iter().cloned())
+        .collect();
+    match narrow::read(&words).map_or_else(|| Cli::try_parse_from(words), Ok) {
         Ok(Cli { globals, .. }) if globals.version => version::print(),
         Ok(Cli {
             globals,
