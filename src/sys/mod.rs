@@ -14,6 +14,8 @@ pub mod path;
 pub mod probe;
 pub mod process;
 pub mod program;
+pub mod pseudo;
+mod rehome;
 pub mod route;
 pub mod scatter;
 pub mod seal;

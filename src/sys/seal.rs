@@ -1,15 +1,17 @@
 //! Keeps this program's own file out of reach of what it starts.
 //!
 //! A process inside a container could open `/proc/PID/exe` of the runtime, wait until the runtime has
-//! gone, and write to its file on the host. So before the first namespace is entered the program runs
-//! itself again from a detached read-only mount of its file, which nobody can write to or remount; where
-//! that is not allowed (no `CAP_SYS_ADMIN`), from a sealed copy in memory.
+//! gone, and write to its file on the host. So before the first namespace is entered the program comes
+//! to run from a detached read-only mount of its file, which nobody can write to or remount: in place
+//! where the kernel lets it, and else by being run again; and where such a mount is not allowed (no
+//! `CAP_SYS_ADMIN`), from a sealed copy in memory.
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::Mutex;
 
 use rustix::fs::MemfdFlags;
 use rustix::fs::Mode;
@@ -22,9 +24,13 @@ use crate::sys::Result;
 use crate::sys::last_errno;
 use crate::sys::mount;
 use crate::sys::mount::Change;
+use crate::sys::rehome;
+
+/// The mount that this process came to run from, while nobody has let go of it.
+static MOUNT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Makes sure that this process runs from a file that nothing it starts can write to; returns when it
-/// does, and does not return when the program has to be run again.
+/// does, and does not return when the program has to be run again. The process must have one thread only.
 ///
 /// # Errors
 ///
@@ -33,16 +39,56 @@ pub fn ensure() -> Result<()> {
     if Defence::Sealed.is_out() {
         return Ok(());
     }
-    let own = rustix::fs::open(
-        "/proc/self/exe",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    if MOUNT.lock().is_ok_and(|mount| mount.is_some()) {
+        return Ok(());
+    }
+    let own = running()?;
     if is_sealed(&own)? {
         return Ok(());
     }
-    let sealed = read_only_mount(&own).or_else(|_| copy_in_memory(&own))?;
+    let sealed = match read_only_mount(&own) {
+        Ok(mount) => match run_from(&mount) {
+            Ok(()) => {
+                keep(Some(mount));
+                return Ok(());
+            }
+            Err(_) => mount,
+        },
+        Err(_) => copy_in_memory(&own)?,
+    };
     run_again(&sealed)
+}
+
+/// Lets go of the mount that this process runs from, which stays as long as the process does; the kernel waits a moment
+/// until nobody looks at it any more, so this is for when there is nothing else to do.
+pub fn settle() {
+    drop(keep(None));
+}
+
+fn keep(mount: Option<OwnedFd>) -> Option<OwnedFd> {
+    let mut held = MOUNT.lock().ok()?;
+    std::mem::replace(&mut *held, mount)
+}
+
+/// The file that this process runs from.
+fn running() -> Result<OwnedFd> {
+    rustix::fs::open(
+        "/proc/self/exe",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// Runs from a file of `mount` on, and looks whether it is so.
+fn run_from(mount: &OwnedFd) -> Result<()> {
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rehome::run_from(&file)?;
+    if is_sealed(&running()?)? {
+        Ok(())
+    } else {
+        Err(Errno::NOEXEC)
+    }
 }
 
 /// Whether writes through this descriptor's file are impossible for everybody.

@@ -39,6 +39,7 @@ use crate::sys::clone::Birth;
 use crate::sys::clone::Spawned;
 use crate::sys::namespace;
 use crate::sys::process;
+use crate::sys::seal;
 
 /// A namespace to join, opened while its path still meant what the caller meant.
 pub(super) struct Open {
@@ -82,6 +83,8 @@ pub(super) fn create(
         clone::spawn(birth, || child.run()).map_err(BackendError::kernel("make the process"))?
     };
     let Spawned { pid, pidfd } = born;
+    // The child is at work, and we would only wait.
+    seal::settle();
     let built = attendant
         .born(pid)
         .map_err(BackendError::Attendant)
