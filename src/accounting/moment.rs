@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::accounting::energy;
 use crate::accounting::energy::Package;
-use crate::sys::process;
+use crate::sys::pseudo;
 
 /// Microseconds in one tick of `/proc/stat`: `USER_HZ` is 100 wherever this program runs.
 const TICK_US: u64 = 10_000;
@@ -34,7 +34,7 @@ impl Moment {
     #[must_use]
     pub fn look() -> Self {
         let (busy_us, softirq_us) = processors(&first_line("/proc/stat"));
-        let softnet = process::told("/proc/net/softnet_stat").unwrap_or_default();
+        let softnet = pseudo::read("/proc/net/softnet_stat").unwrap_or_default();
         Self {
             clock_us: clock_us(),
             busy_us,

@@ -1,5 +1,6 @@
 //! `list`: all workspaces of the state root.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -46,8 +47,9 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
 /// One that cannot be read, or is deleted meanwhile, does not keep the others from being listed.
 fn documents(store: &Store, ids: &[ContainerId], session: &Session) -> Vec<Document> {
     let mut documents = Vec::new();
+    let mut owners = Owners::default();
     for id in ids {
-        match document(store, id) {
+        match document(store, id, &mut owners) {
             Ok(document) => documents.push(document),
             Err(error) => session.ignore(&format!("{id} cannot be read"), error),
         }
@@ -55,13 +57,30 @@ fn documents(store: &Store, ids: &[ContainerId], session: &Session) -> Vec<Docum
     documents
 }
 
-fn document(store: &Store, id: &ContainerId) -> Result<Document, WorkspaceError> {
+fn document(
+    store: &Store,
+    id: &ContainerId,
+    owners: &mut Owners,
+) -> Result<Document, WorkspaceError> {
     let workspace = Workspace::find(store, id)?;
     let uid = workspace.owner()?;
     Ok(Document {
-        owner: owner_name(uid),
+        owner: owners.name(uid),
         ..workspace.document()?
     })
+}
+
+/// The names of the users who were met: most workspaces have the same.
+#[derive(Default)]
+struct Owners {
+    met: BTreeMap<u32, String>,
+}
+
+impl Owners {
+    fn name(&mut self, uid: u32) -> String {
+        let name = self.met.entry(uid).or_insert_with(|| owner_name(uid));
+        name.clone()
+    }
 }
 
 /// The name of a user, or `#` and the number when it has none.

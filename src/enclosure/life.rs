@@ -147,12 +147,16 @@ impl Enclosure {
         let Some(group) = self.group.take() else {
             return one_or_all(errors);
         };
-        empty_out(&group, &whole, &mut errors);
         let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
             return Err(self.failed("remove", Errno::BUSY));
         };
         match Group::root(parent) {
-            Ok(Some(parent)) => unmake(&parent, Path::new(name), &whole, &mut errors),
+            // Nearly all have nothing below them: then there is nothing to look for.
+            Ok(Some(parent)) if parent.unmake(Path::new(name)).is_ok() => {}
+            Ok(Some(parent)) => {
+                empty_out(&group, &whole, &mut errors);
+                unmake(&parent, Path::new(name), &whole, &mut errors);
+            }
             Ok(None) | Err(Errno::NOENT) => {}
             Err(source) => errors.push(EnclosureError::Group {
                 action: "open",

@@ -33,6 +33,7 @@ use crate::plan::cgroup::CgroupPlan;
 use crate::plan::cgroup::Limits;
 use crate::plan::cgroup::unit;
 use crate::sys::Errno;
+use crate::sys::pseudo;
 
 /// The cgroup of one workspace.
 #[derive(Debug)]
@@ -89,6 +90,15 @@ impl Enclosure {
             found.group = birth::find(mount, path)?;
         }
         Ok(found)
+    }
+
+    /// Whether the processes of a cgroup have been told to stand still, without opening it for anything else. What is gone,
+    /// or cannot be read, does not stand still.
+    #[must_use]
+    pub fn stands_still(place: &Place) -> bool {
+        let file = place.directory().map(|group| group.join("cgroup.freeze"));
+        file.and_then(|file| pseudo::record(file).ok())
+            .is_some_and(|text| text.starts_with(b"1"))
     }
 
     /// Finds a cgroup by its directory, for when nothing else is left of the workspace.

@@ -10,6 +10,8 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::sys::pseudo;
+
 /// Where everybody expects control groups.
 const USUAL: &str = "/sys/fs/cgroup";
 
@@ -57,7 +59,7 @@ impl Cgroups {
     ///
     /// If `/proc` cannot be read.
     pub fn look() -> io::Result<Self> {
-        let own = own_group(&std::fs::read_to_string("/proc/self/cgroup")?);
+        let own = own_group(&pseudo::text("/proc/self/cgroup")?);
         let systemd = Path::new("/run/systemd/system").is_dir();
         let layout = if is_cgroup2(Path::new(USUAL)) {
             Self {
@@ -156,7 +158,7 @@ fn is_read_only(place: &Path) -> bool {
 }
 
 fn controllers_of(mount: &Path) -> BTreeSet<String> {
-    std::fs::read_to_string(mount.join("cgroup.controllers"))
+    pseudo::text(mount.join("cgroup.controllers"))
         .unwrap_or_default()
         .split_whitespace()
         .map(str::to_owned)

@@ -12,6 +12,7 @@ pub mod uplink;
 use std::io;
 
 use crate::host::cgroup::Cgroups;
+use crate::sys::pseudo;
 
 /// What a plan has to know of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -85,7 +86,7 @@ impl Caller {
     #[must_use]
     pub fn look() -> Self {
         let uid = rustix::process::geteuid().as_raw();
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let map = pseudo::text("/proc/self/uid_map").unwrap_or_default();
         Self::from_map(uid, &map)
     }
 

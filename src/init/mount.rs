@@ -84,20 +84,22 @@ impl Doing {
         if !whole_proc {
             refuse_inside_proc(&place, &wanted.destination)?;
         }
-        let made = match make_filesystem(wanted, was_there.then_some(&place)) {
+        let (made, finished) = match make_filesystem(wanted, was_there.then_some(&place)) {
             Err(trouble) if refused(trouble.errno) => {
                 let Some(instead) = &wanted.otherwise else {
                     return Err(trouble);
                 };
                 // host path: a directory of the host's own.
-                mount::copy_tree_at(instead, true, true)?
+                (mount::copy_tree_at(instead, true, true)?, false)
             }
-            other => other?,
+            other => (other?, born_with(&wanted.attributes) && !wanted.copy_up),
         };
         if wanted.copy_up {
             copy::tree(&place, &made)?;
         }
-        change(&made, &wanted.attributes)?;
+        if !finished {
+            change(&made, &wanted.attributes)?;
+        }
         mount::attach(&made, &place)?;
         if wanted.kind == "proc" {
             self.proc = Some(made);
@@ -267,6 +269,13 @@ fn make_filesystem(
         wanted.attributes.set | wanted.attributes.set_below
     };
     Ok(new.finish(first)?)
+}
+
+/// Whether a mount that was made with the attributes to set is as it is wanted: nothing but those is asked of it. That it
+/// begins without what is to be cleared, access times aside, is how the kernel makes mounts.
+fn born_with(wanted: &Attributes) -> bool {
+    let taken_back = (wanted.clear | wanted.clear_below) & !ATIME;
+    wanted.propagation.is_empty() && wanted.set_below == 0 && wanted.set & taken_back == 0
 }
 
 /// What went wrong, in the words of the file system if it has any.

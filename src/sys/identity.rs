@@ -3,6 +3,7 @@
 use rustix::thread::Gid;
 use rustix::thread::Uid;
 
+use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::checked;
 
@@ -28,18 +29,23 @@ pub struct Sets {
 pub fn bound(keep: u64) -> Result<()> {
     for capability in (0..WIDTH).filter(|bit| keep & (1 << bit) == 0) {
         // SAFETY: plain numbers.
-        let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
-        if held < 0 {
-            return Ok(());
-        }
-        if held == 0 {
-            continue;
-        }
-        // SAFETY: plain numbers.
         let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-        checked(dropped.into())?;
+        match checked(dropped.into()) {
+            Ok(_) => {}
+            // The kernel knows no more of them.
+            Err(Errno::INVAL) => return Ok(()),
+            // What is not there need not be dropped.
+            Err(Errno::PERM) if !is_in_bounding_set(capability) => {}
+            Err(errno) => return Err(errno),
+        }
     }
     Ok(())
+}
+
+fn is_in_bounding_set(capability: u32) -> bool {
+    // SAFETY: plain numbers.
+    let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) };
+    held == 1
 }
 
 /// Raises the ambient capabilities in `raise` and lowers all others (`prctl(2)`, `PR_CAP_AMBIENT`).

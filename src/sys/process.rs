@@ -3,10 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
-use rustix::fs::Mode;
-use rustix::fs::OFlags;
 use rustix::process::Pid;
 use rustix::process::PidfdFlags;
 use rustix::process::WaitId;
@@ -18,9 +15,7 @@ use crate::defence::Defence;
 use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::checked;
-
-/// Bytes that are read at once of what the kernel says.
-const PAGE: usize = 4096;
+use crate::sys::pseudo;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,9 +183,9 @@ pub struct Stat {
 ///
 /// As [`start_time`].
 pub fn stat(pid: i32) -> Result<Stat> {
-    let text = told(format!("/proc/{pid}/stat")).map_err(|errno| match errno {
+    let text = pseudo::record(format!("/proc/{pid}/stat")).map_err(|errno| match errno {
         Errno::NOENT => Errno::SRCH,
-        errno => errno,
+        other => other,
     })?;
     parse_stat(&text).ok_or(Errno::IO)
 }
@@ -205,29 +200,6 @@ pub fn abort_on_panic() {
             usual(why);
             std::process::abort();
         }));
-    }
-}
-
-/// What the kernel says in a small file of `/proc`, which has no size to begin with: a page is read at once, where the
-/// standard library would begin with 32 bytes.
-///
-/// # Errors
-///
-/// As `openat(2)` and `read(2)`.
-pub fn told(path: impl AsRef<Path>) -> Result<Vec<u8>> {
-    let file = rustix::fs::open(
-        path.as_ref(),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let mut text = Vec::with_capacity(PAGE);
-    loop {
-        text.reserve(PAGE);
-        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {
-            Ok(0) => return Ok(text),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
     }
 }
 

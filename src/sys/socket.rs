@@ -88,6 +88,11 @@ pub fn connect(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
 ///
 /// Fails as `connect(2)` does in ways that say nothing about the listener.
 pub fn is_listening(directory: BorrowedFd<'_>, name: &str) -> Result<bool> {
+    // Nearly always there is nothing of that name any more.
+    let there = rustix::fs::statat(directory, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+    if matches!(there, Err(Errno::NOENT)) {
+        return Ok(false);
+    }
     let socket = socket(SocketType::DGRAM)?;
     match rustix::net::connect(&socket, &address_in(directory, name)?) {
         Err(Errno::PROTOTYPE) => Ok(true),

@@ -106,11 +106,7 @@ impl Workspace {
         if !init.goes_on() {
             return Ok(Status::Stopped);
         }
-        if self
-            .enclosure()
-            .and_then(|home| Ok(home.frozen()?))
-            .unwrap_or(false)
-        {
+        if Enclosure::stands_still(&self.record.place) {
             return Ok(Status::Paused);
         }
         let waits =

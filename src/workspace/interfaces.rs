@@ -9,7 +9,7 @@ use crate::plan::network::INSIDE;
 use crate::plan::network::Link;
 use crate::spec::asked::Asked;
 use crate::spec::asked::Network;
-use crate::sys::process;
+use crate::sys::pseudo;
 use crate::workspace::found::Workspace;
 use crate::workspace::record::Record;
 
@@ -42,7 +42,7 @@ pub fn of(record: &Record) -> Option<Vec<Interface>> {
     if namespace(&pid)? == namespace("self")? {
         return None;
     }
-    let table = process::told(format!("/proc/{pid}/net/dev")).ok()?;
+    let table = pseudo::read(format!("/proc/{pid}/net/dev")).ok()?;
     let table = String::from_utf8(table).ok()?;
     // What leads into a machine is counted at the interface that the machine took on.
     let shown = |one: &Interface| record.machine.is_none() || !one.name.starts_with(tap::NAME);

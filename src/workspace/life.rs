@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::sys::Errno;
 use crate::sys::process;
+use crate::sys::pseudo;
 
 /// A process by its number, when it was started, and in which uptime of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,11 +30,17 @@ impl Life {
     ///
     /// `ESRCH` when it stands for none.
     pub fn of(pid: i32) -> Result<Self, Errno> {
-        Ok(Self {
+        Ok(Self::begun(pid, process::start_time(pid)?))
+    }
+
+    /// The life in this uptime that is known to have begun then.
+    #[must_use]
+    pub fn begun(pid: i32, start_time: u64) -> Self {
+        Self {
             pid,
-            start_time: process::start_time(pid)?,
+            start_time,
             boot: boot_id(),
-        })
+        }
     }
 
     /// It as one line, for [`Life::from_text`].
@@ -96,7 +103,7 @@ impl Life {
 pub fn boot_id() -> String {
     static ID: OnceLock<String> = OnceLock::new();
     let read = || {
-        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let id = pseudo::text("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         id.trim_end().to_owned()
     };
     ID.get_or_init(read).clone()

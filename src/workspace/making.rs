@@ -264,7 +264,7 @@ pub(super) fn erect(
         blueprint.machine.as_deref(),
     );
     let made = backend.create(&blueprint.plan, supplies, &mut attendant)?;
-    record.init = Some(Life::of(made.handle.pid).map_err(WorkspaceError::probe)?);
+    record.init = Some(Life::begun(made.handle.pid, made.handle.start_time));
     if let Some(class) = &record.rdt {
         rdt::enter(class, made.handle.pid)?;
     }

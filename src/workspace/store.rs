@@ -297,9 +297,7 @@ impl Home {
             Err(Errno::NOENT) => return Ok(None),
             answer => answer.map_err(failed("cannot open", &self.path.join(name)))?,
         };
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut bytes)
-            .map_err(|error| failed("cannot read", &self.path.join(name))(errno_of(&error)))?;
+        let bytes = whole(&file).map_err(failed("cannot read", &self.path.join(name)))?;
         Ok(Some(bytes))
     }
 
@@ -386,6 +384,23 @@ impl AsFd for Home {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
+}
+
+/// The content of a file. One byte more is asked for than it has, so that its end is seen with the first call.
+fn whole(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let size = rustix::fs::fstat(file)?.st_size;
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or_default() + 1];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(file, &mut *rest))?;
+        filled += read;
+        match (read, filled == bytes.len()) {
+            (0, _) | (_, false) => break,
+            (_, true) => bytes.resize(2 * filled, 0),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 /// Removes a file, or a directory of files.
