@@ -55,9 +55,10 @@ bench: build ## start-up times beside Debian's crun and runc; what a network add
 	BULKHEAD=$(CURDIR)/$(product) benches/run
 	BULKHEAD=$(CURDIR)/$(product) benches/run workspaces
 
-bench-machine: build ## microVMs beside QEMU's microvm, in the test machine; half an hour
+bench-machine: build ## microVMs beside QEMU's, the least memory of a container; in the test machine, half an hour
 	benches/run machines
 	benches/run against-qemu
+	BULKHEAD=$(CURDIR)/$(product) benches/run memory
 
 install: build ## into DESTDIR/PREFIX, with manual pages and shell completions
 	install -D -m 755 $(product) $(DESTDIR)$(PREFIX)/bin/bulkhead
