@@ -106,7 +106,7 @@ mod tests {
     fn both_read_the_same() {
         for line in [
             "--root /r --log-format json run -b /b --pid-file /p -d id",
-            "--root run --root=/r state id",
+            "--root /run --root=/r state id",
             "exec -t -e A=1 -u 1:2 id ls -l --all",
             "kill --all id KILL",
             "--debug -s create --no-pivot --bundle . id",
