@@ -126,7 +126,7 @@ const TREE: &[Question] = &[
     ),
     (
         "tmpfs",
-        "grep ' /scratch ' /proc/mounts | grep -o 'size=[^,]*'; echo x >/scratch/x; cat /scratch/x",
+        "grep ' /scratch ' /proc/mounts | grep -o 'size=[^, ]*'; echo x >/scratch/x; cat /scratch/x",
         Some("size=1024k\nx"),
     ),
     ("tmpfs owner", "stat -c '%a %u' /scratch", Some("1777 0")),

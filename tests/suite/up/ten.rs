@@ -11,7 +11,7 @@ const SMALL: &str = "[memory]\nlimit = \"32M\"\n[lease]\nttl = \"1h\"\non_expiry
 
 #[test]
 fn ten_at_once_have_output_and_shells_and_end_with_their_lease() {
-    need!(root, cgroup2);
+    need!(root, limits);
     let home = Home::new();
     let documents: Vec<Document> = (0..10)
         .map(|number| {
