@@ -7,7 +7,7 @@ product := $(target)/release/bulkhead
 demo := target/demo
 machine := tests/host/run $(if $(SYSTEMD),--systemd)
 
-.PHONY: help setup build guest guest-kernel demo check test test-native test-walls test-machine test-mutations fuzz bench bench-machine install shell-machine
+.PHONY: help setup build guest guest-kernel demo check test test-native test-walls test-machine test-mutations fuzz soak bench bench-machine install shell-machine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -50,6 +50,9 @@ test-mutations: setup ## each defence taken out in turn, and the test that notic
 
 fuzz: setup ## hostile bytes, FUZZ_SECONDS (60) for each target; FUZZ_TARGETS='config wire' for some
 	@fuzz/run $(FUZZ_TARGETS)
+
+soak: setup ## what is tried thousands of times, for hours: SHARE=0.1 for a tenth (as root)
+	@tests/soak native machine
 
 bench: build ## start-up times beside Debian's crun and runc; what a network adds
 	BULKHEAD=$(CURDIR)/$(product) benches/run

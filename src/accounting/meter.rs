@@ -98,8 +98,10 @@ impl Meter {
         let kept = home.read(FILE).ok().flatten();
         let kept = kept.and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
         let boot = crate::workspace::life::boot_id();
+        // What has been counted is not thrown away because nobody can say whether the host was started again.
+        let earlier = |then: &str| boot.as_ref().is_ok_and(|now| now != then);
         Self {
-            kept: kept.filter(|kept| kept.created == record.created && kept.boot == boot),
+            kept: kept.filter(|kept| kept.created == record.created && !earlier(&kept.boot)),
             ..Self::default()
         }
     }

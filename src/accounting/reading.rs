@@ -29,6 +29,7 @@ use crate::enclosure::counters::SpentMemory;
 use crate::enclosure::counters::SpentParts;
 use crate::enclosure::counters::machine::MachineCounters;
 use crate::spec::asked::Asked;
+use crate::workspace::error::WorkspaceError;
 use crate::workspace::interfaces::Interface;
 use crate::workspace::lease;
 use crate::workspace::lease::Term;
@@ -111,7 +112,7 @@ pub(super) fn read(subject: &Subject<'_>) -> Result<Look, AccountingError> {
     let usage = Usage {
         id: record.id.clone(),
         created: record.created.clone(),
-        boot: life::boot_id(),
+        boot: life::boot_id().map_err(WorkspaceError::probe)?,
         at: humantime::format_rfc3339_millis(now).to_string(),
         isolation: record.isolation.word().to_owned(),
         cpu: cpu(&counted, parts.as_ref(), machine),

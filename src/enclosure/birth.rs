@@ -93,17 +93,23 @@ pub(super) fn find(mount: &Path, path: &Path) -> Result<Option<Group>> {
     }
 }
 
-/// Splits a directory into a mount point of cgroup2 and the rest: the longest end that is in the same filesystem.
-pub(super) fn split(directory: &Path) -> Option<(PathBuf, PathBuf)> {
-    let is_cgroup = |path: &Path| {
-        // A directory that is gone says nothing; its ancestors do.
-        Group::root(path).map_or_else(|errno| errno == Errno::NOENT, |found| found.is_some())
-    };
-    let inside = directory.ancestors().take_while(|path| is_cgroup(path));
-    let mount = inside.last().filter(|mount| *mount != directory)?;
-    Group::root(mount).ok()??;
-    let below = directory.strip_prefix(mount).ok()?;
-    Some((mount.to_owned(), below.to_owned()))
+/// Splits a directory into a mount point of cgroup2 and the rest: the longest end that is in the same filesystem. None if
+/// it is in no cgroup2.
+pub(super) fn split(directory: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
+    let mut mount = None;
+    for path in directory.ancestors() {
+        match Group::root(path) {
+            Ok(Some(_)) => mount = Some(path),
+            // A directory that is gone says nothing; its ancestors do.
+            Err(Errno::NOENT) => {}
+            // So does what is no directory.
+            Ok(None) | Err(Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => break,
+            Err(source) => return Err(failed("open", path, Path::new(""), source)),
+        }
+    }
+    let mount = mount.filter(|mount| *mount != directory);
+    let below = mount.and_then(|mount| Some((mount, directory.strip_prefix(mount).ok()?)));
+    Ok(below.map(|(mount, below)| (mount.to_owned(), below.to_owned())))
 }
 
 fn root(mount: &Path) -> Result<Group> {

@@ -29,6 +29,9 @@ const MODE: Mode = Mode::from_raw_mode(0o755);
 /// Bytes that are read at once.
 const PAGE: usize = 4096;
 
+/// How often a path is tried again while something on the host is being renamed.
+const TRIES: usize = 64;
+
 /// One cgroup directory.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -75,8 +78,16 @@ impl Group {
                     | ResolveFlags::NO_MAGICLINKS
             }
         };
-        let directory = rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve)?;
-        Ok(Self { directory })
+        let open = || rustix::fs::openat2(&self.directory, path, flags, Mode::empty(), resolve);
+        let mut opened = open();
+        for _ in 0..TRIES {
+            // Something on the host was renamed meanwhile, so the kernel could not be sure of the path (`openat2(2)`).
+            if opened.as_ref().err() != Some(&Errno::AGAIN) {
+                break;
+            }
+            opened = open();
+        }
+        Ok(Self { directory: opened? })
     }
 
     /// Makes a child group.

@@ -24,14 +24,14 @@ use crate::plan::cgroup::Place;
 use crate::sys::Errno;
 
 /// How long standing still may take: a process in an uninterruptible wait of the kernel's cannot be stopped.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 impl Enclosure {
     /// Stops every process where it stands, and waits until all stand.
     ///
     /// # Errors
     ///
-    /// If there is no cgroup, or somebody does not come to stand within ten seconds; then all may run again.
+    /// If there is no cgroup, or somebody does not come to stand within eight seconds; then all may run again.
     pub fn freeze(&self) -> Result<()> {
         self.set_frozen("1")?;
         let stood = self.wait(Instant::now() + PATIENCE, "frozen", |state| state.frozen);

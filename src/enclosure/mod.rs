@@ -14,6 +14,7 @@ mod life;
 mod limits;
 pub mod pool;
 pub mod rdt;
+mod shortage;
 mod systemd;
 pub mod threads;
 pub mod watch;
@@ -23,6 +24,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 pub use error::EnclosureError;
+pub use shortage::Shortage;
 pub use systemd::SystemdError;
 
 pub use crate::plan::cgroup::Place;
@@ -92,13 +94,20 @@ impl Enclosure {
         Ok(found)
     }
 
-    /// Whether the processes of a cgroup have been told to stand still, without opening it for anything else. What is gone,
-    /// or cannot be read, does not stand still.
-    #[must_use]
-    pub fn stands_still(place: &Place) -> bool {
-        let file = place.directory().map(|group| group.join("cgroup.freeze"));
-        file.and_then(|file| pseudo::record(file).ok())
-            .is_some_and(|text| text.starts_with(b"1"))
+    /// Whether the processes of a cgroup have been told to stand still, without opening it for anything else. What is gone
+    /// does not stand still.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not tell: for want of descriptors, say.
+    pub fn stands_still(place: &Place) -> std::result::Result<bool, Errno> {
+        let Some(group) = place.directory() else {
+            return Ok(false);
+        };
+        match pseudo::record(group.join("cgroup.freeze")) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NODEV) => Ok(false),
+            answer => Ok(answer?.starts_with(b"1")),
+        }
     }
 
     /// Finds a cgroup by its directory, for when nothing else is left of the workspace.
@@ -110,7 +119,7 @@ impl Enclosure {
         let outside = || EnclosureError::NotACgroup {
             group: directory.to_owned(),
         };
-        let (mount, path) = birth::split(directory).ok_or_else(outside)?;
+        let (mount, path) = birth::split(directory)?.ok_or_else(outside)?;
         Self::open(&Place::Directory { mount, path })
     }
 
@@ -272,7 +281,7 @@ impl Enclosure {
                 source,
             },
         })?;
-        let (mount, path) = birth::split(&whole).ok_or_else(outside)?;
+        let (mount, path) = birth::split(&whole)?.ok_or_else(outside)?;
         let place = Place::Directory { mount, path };
         Ok(Self {
             group: Some(group),

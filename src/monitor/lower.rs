@@ -53,7 +53,7 @@ pub fn lower(
 
 /// Ends the program, and waits for the monitor to have seen that.
 fn end(workspace: &Workspace, grace: Duration) -> Result<(), MonitorError> {
-    let init = workspace.record().init.as_ref().and_then(Life::open);
+    let init = workspace.open_first()?;
     let lived = init.is_some();
     if let Some(init) = init {
         // One that has ended meanwhile, or does not stand still, is what is wanted.
@@ -74,7 +74,8 @@ fn end(workspace: &Workspace, grace: Duration) -> Result<(), MonitorError> {
 
 /// Waits for a monitor to end; one that waits for something else is told to, and at last made to.
 fn dismiss(monitor: &Life, knows: bool) -> Result<(), MonitorError> {
-    let Some(process) = monitor.open() else {
+    let opened = monitor.open().map_err(failed("look for the monitor"))?;
+    let Some(process) = opened else {
         return Ok(());
     };
     let ended =

@@ -179,11 +179,12 @@ pub fn is_kept(store: &Store, id: &ContainerId) -> bool {
 ///
 /// Fails as `poll(2)` does.
 pub fn wait_for_more(workspace: &Workspace, reader: &Reader) -> Result<bool, MonitorError> {
-    let init = workspace.record().init.as_ref();
-    let writer = workspace
-        .monitor()
-        .and_then(|monitor| monitor.open())
-        .or_else(|| init?.open());
+    let monitor = workspace.monitor();
+    let monitor = monitor.map(|life| life.open()).transpose();
+    let writer = match monitor.map_err(failed("look for the monitor"))?.flatten() {
+        None => workspace.open_first()?,
+        monitor => monitor,
+    };
     let Some(writer) = writer else {
         return Ok(false);
     };

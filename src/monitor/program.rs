@@ -54,7 +54,7 @@ impl Program {
         };
         let init = workspace.record().init.as_ref().ok_or_else(ended)?;
         Ok(Self {
-            process: init.open().ok_or_else(ended)?,
+            process: workspace.open_first()?.ok_or_else(ended)?,
             pid: init.pid,
             ready: None,
             since: Instant::now(),

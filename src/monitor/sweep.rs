@@ -85,7 +85,7 @@ fn of(store: &Store, id: &ContainerId) -> Result<Option<Left>, MonitorError> {
         Ok(workspace) => workspace,
     };
     let record = workspace.record();
-    let boot = life::boot_id();
+    let boot = life::boot_id().map_err(WorkspaceError::probe)?;
     let Some(init) = &record.init else {
         let made = record.maker.goes_on();
         return Ok((!made).then_some(Left::HalfMade));

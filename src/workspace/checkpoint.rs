@@ -75,7 +75,7 @@ pub fn checkpoint(store: &Store, id: &ContainerId, saving: &Saving) -> Result<()
     };
     let init = workspace.record.init.as_ref().ok_or(ended)?;
     // Held so that the number stays this process's until CRIU has seized it.
-    let _process = init.open().ok_or(ended)?;
+    let _process = workspace.open_first()?.ok_or(ended)?;
     let subject = Subject::of(&workspace, init.pid)?;
     subject.save(saving)?;
     if saving.pre_dump || saving.images.choices.leave_running {

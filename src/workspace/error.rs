@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::backend::BackendError;
 use crate::enclosure::EnclosureError;
+use crate::enclosure::Shortage;
 use crate::enclosure::rdt::RdtError;
 use crate::network::NetworkError;
 use crate::plan::PlanError;
@@ -140,6 +141,14 @@ pub enum WorkspaceError {
         /// Why.
         trouble: String,
     },
+    /// Its memory did not suffice to come to the program.
+    #[error("linux.resources.memory.limit: too low to start in: {shortage}: {error}")]
+    TooLittleMemory {
+        /// How its limit was met.
+        shortage: Shortage,
+        /// What failed for it.
+        error: String,
+    },
     /// It was killed and does not end.
     #[error("process {pid} was killed and does not end: it waits inside the kernel")]
     Immortal {
@@ -203,7 +212,7 @@ pub enum WorkspaceError {
 
 impl WorkspaceError {
     /// The kernel did not tell about a process.
-    pub(super) fn probe(source: Errno) -> Self {
+    pub(crate) fn probe(source: Errno) -> Self {
         Self::Kernel {
             what: "find out about the first process",
             source,

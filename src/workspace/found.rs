@@ -9,6 +9,7 @@ use rustix::event::Timespec;
 
 use crate::backend::microvm;
 use crate::enclosure::Enclosure;
+use crate::enclosure::EnclosureError;
 use crate::host::Kernel;
 use crate::spec::id::ContainerId;
 use crate::spec::state::Status;
@@ -90,6 +91,14 @@ impl Workspace {
         Ok(Enclosure::open(&self.record.place)?)
     }
 
+    /// Its enclosure; none where the caller does not see cgroups at all.
+    fn seen_enclosure(&self) -> Result<Option<Enclosure>, WorkspaceError> {
+        match Enclosure::open(&self.record.place) {
+            Err(EnclosureError::NotACgroup { .. }) => Ok(None),
+            answer => Ok(Some(answer?)),
+        }
+    }
+
     /// Where it stands in its life.
     ///
     /// # Errors
@@ -97,16 +106,17 @@ impl Workspace {
     /// Fails when the kernel does not tell.
     pub fn status(&self) -> Result<Status, WorkspaceError> {
         let Some(init) = &self.record.init else {
-            return Ok(if self.record.maker.goes_on() {
+            let made = self.record.maker.lives().map_err(WorkspaceError::probe)?;
+            return Ok(if made {
                 Status::Creating
             } else {
                 Status::Stopped
             });
         };
-        if !init.goes_on() {
+        if !init.lives().map_err(WorkspaceError::probe)? {
             return Ok(Status::Stopped);
         }
-        if Enclosure::stands_still(&self.record.place) {
+        if Enclosure::stands_still(&self.record.place).map_err(WorkspaceError::probe)? {
             return Ok(Status::Paused);
         }
         let waits =
@@ -197,12 +207,12 @@ impl Workspace {
             state: Status::Stopped,
             event: Event::Exit,
         };
-        if number == KILL && self.record.shared_pids && self.has_cgroup() {
+        if number == KILL && self.record.shared_pids && self.has_cgroup()? {
             return self.kill_all(ended);
         }
         let init = self.record.init.as_ref().ok_or(ended)?;
         if self.record.machine.is_some() && number != 0 {
-            let process = init.open().ok_or(ended)?;
+            let process = self.open_first()?.ok_or(ended)?;
             if microvm::is_told_inside(number) {
                 self.answers()?;
             }
@@ -215,8 +225,19 @@ impl Workspace {
     }
 
     /// Whether it has a cgroup in which nobody else is.
-    fn has_cgroup(&self) -> bool {
-        self.home.noted(store::CGROUP).is_some()
+    fn has_cgroup(&self) -> Result<bool, WorkspaceError> {
+        Ok(self.home.noted(store::CGROUP)?.is_some())
+    }
+
+    /// A handle to its first process; nothing when it has none any more.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not tell.
+    pub fn open_first(&self) -> Result<Option<OwnedFd>, WorkspaceError> {
+        let init = self.record.init.as_ref();
+        let opened = init.map(|init| init.open()).transpose();
+        Ok(opened.map_err(WorkspaceError::probe)?.flatten())
     }
 
     fn kill_all(&self, ended: NotNow) -> Result<(), WorkspaceError> {
@@ -233,13 +254,13 @@ impl Workspace {
     ///
     /// Fails when its cgroup cannot be read, or a process not be signalled.
     pub fn signal_all(&self, number: i32) -> Result<(), WorkspaceError> {
-        if !self.has_cgroup() {
+        if !self.has_cgroup()? {
             return match self.signal(number) {
                 Err(WorkspaceError::NotNow(_)) => Ok(()),
                 answer => answer,
             };
         }
-        let Ok(enclosure) = self.enclosure() else {
+        let Some(enclosure) = self.seen_enclosure()? else {
             return Ok(());
         };
         if number == KILL {
@@ -269,7 +290,7 @@ impl Workspace {
         // Who listens before it looks misses nothing.
         let told = Kernel::look() >= PIDFDS_TELL;
         let obituaries = if told { None } else { Obituaries::begin().ok() };
-        let Some(pidfd) = init.open() else {
+        let Some(pidfd) = self.open_first()? else {
             return Ok(self.noted_exit());
         };
         let heard = match &obituaries {

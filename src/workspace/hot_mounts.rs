@@ -81,7 +81,7 @@ fn with_target(
         event: Event::Enter,
     };
     let init = workspace.record.init.as_ref().ok_or(ended)?;
-    let process = init.open().ok_or(ended)?;
+    let process = workspace.open_first()?.ok_or(ended)?;
     let wanted = namespaces::of(&workspace.spec()?);
     let joined = wanted.join.iter().map(|join| join.kind);
     let kinds = joined.fold(wanted.new, |kinds, kind| kinds | kind);

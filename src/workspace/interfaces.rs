@@ -36,7 +36,10 @@ impl Workspace {
 /// no first process any more.
 #[must_use]
 pub fn of(record: &Record) -> Option<Vec<Interface>> {
-    let init = record.init.as_ref().filter(|init| init.goes_on())?;
+    let init = record
+        .init
+        .as_ref()
+        .filter(|init| init.lives().unwrap_or(false))?;
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
     let pid = init.pid.to_string();
     if namespace(&pid)? == namespace("self")? {
@@ -48,7 +51,7 @@ pub fn of(record: &Record) -> Option<Vec<Interface>> {
     let shown = |one: &Interface| record.machine.is_none() || !one.name.starts_with(tap::NAME);
     let found = parse(&table).into_iter().filter(shown).collect();
     // Between the two looks the number may have become somebody else's.
-    init.goes_on().then_some(found)
+    init.lives().unwrap_or(false).then_some(found)
 }
 
 /// The same of a workspace whose home is at `home`, as the host's end counted them where the runtime made the link: what

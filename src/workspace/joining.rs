@@ -164,7 +164,7 @@ impl Workspace {
             event: Event::Enter,
         };
         let init = self.record.init.as_ref().ok_or(ended)?;
-        let process = init.open().ok_or(ended)?;
+        let process = self.open_first()?.ok_or(ended)?;
         let wanted = namespaces::of(spec);
         let caller = crate::host::Caller::look();
         let target = Target {

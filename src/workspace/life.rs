@@ -30,17 +30,20 @@ impl Life {
     ///
     /// `ESRCH` when it stands for none.
     pub fn of(pid: i32) -> Result<Self, Errno> {
-        Ok(Self::begun(pid, process::start_time(pid)?))
+        Self::begun(pid, process::start_time(pid)?)
     }
 
     /// The life in this uptime that is known to have begun then.
-    #[must_use]
-    pub fn begun(pid: i32, start_time: u64) -> Self {
-        Self {
+    ///
+    /// # Errors
+    ///
+    /// As [`boot_id`].
+    pub fn begun(pid: i32, start_time: u64) -> Result<Self, Errno> {
+        Ok(Self {
             pid,
             start_time,
-            boot: boot_id(),
-        }
+            boot: boot_id()?,
+        })
     }
 
     /// It as one line, for [`Life::from_text`].
@@ -61,25 +64,37 @@ impl Life {
     }
 
     /// Whether it still goes on; a process whose remains only wait to be collected has ended.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not tell: for want of descriptors, say.
+    pub fn lives(&self) -> Result<bool, Errno> {
+        let stat = self.stat()?;
+        Ok(stat.is_some_and(|stat| !matches!(stat.state, 'Z' | 'X')))
+    }
+
+    /// The same for those who had better take for alive what they cannot find out about.
     #[must_use]
     pub fn goes_on(&self) -> bool {
-        self.stat()
-            .is_some_and(|stat| !matches!(stat.state, 'Z' | 'X'))
+        self.lives().unwrap_or(true)
     }
 
-    /// Whether its remains are still there, so that its exit status can be read.
-    #[must_use]
-    pub fn has_remains(&self) -> bool {
-        self.stat().is_some()
-    }
-
-    /// A handle to it; nothing when it has ended.
+    /// A handle to it, or to its remains; nothing when it is gone.
     ///
     /// The number is looked at again after the handle was made: only then is the handle known to be of this life.
-    #[must_use]
-    pub fn open(&self) -> Option<OwnedFd> {
-        let pidfd = process::open(self.pid).ok()?;
-        self.has_remains().then_some(pidfd)
+    ///
+    /// # Errors
+    ///
+    /// As [`Life::lives`].
+    pub fn open(&self) -> Result<Option<OwnedFd>, Errno> {
+        let opened = process::open(self.pid);
+        if self.stat()?.is_none() {
+            return Ok(None);
+        }
+        match opened {
+            Err(Errno::SRCH) => Ok(None),
+            opened => opened.map(Some),
+        }
     }
 
     /// Sends it a signal.
@@ -88,25 +103,41 @@ impl Life {
     ///
     /// `ESRCH` when it has ended; `EINVAL` for a number that is no signal; `EPERM`.
     pub fn signal(&self, number: i32) -> Result<(), Errno> {
-        let pidfd = self.open().filter(|_| self.goes_on()).ok_or(Errno::SRCH)?;
+        let pidfd = self.open()?.ok_or(Errno::SRCH)?;
+        if !self.lives()? {
+            return Err(Errno::SRCH);
+        }
         process::signal(pidfd.as_fd(), number)
     }
 
-    fn stat(&self) -> Option<process::Stat> {
-        let stat = process::stat(self.pid).ok()?;
-        (stat.start_time == self.start_time && self.boot == boot_id()).then_some(stat)
+    fn stat(&self) -> Result<Option<process::Stat>, Errno> {
+        let stat = match process::stat(self.pid) {
+            Err(Errno::SRCH) => return Ok(None),
+            answer => answer?,
+        };
+        let same = stat.start_time == self.start_time && self.boot == boot_id()?;
+        Ok(same.then_some(stat))
     }
 }
 
+/// Where the kernel says in which uptime this is.
+pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// The kernel's id of this uptime; empty where `/proc` does not have it.
-#[must_use]
-pub fn boot_id() -> String {
+///
+/// # Errors
+///
+/// Fails when it is there and cannot be read: then nothing can be said about lives.
+pub fn boot_id() -> Result<String, Errno> {
     static ID: OnceLock<String> = OnceLock::new();
-    let read = || {
-        let id = pseudo::text("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        id.trim_end().to_owned()
+    if let Some(id) = ID.get() {
+        return Ok(id.clone());
+    }
+    let id = match pseudo::text(BOOT_ID) {
+        Err(Errno::NOENT) => String::new(),
+        answer => answer?,
     };
-    ID.get_or_init(read).clone()
+    Ok(ID.get_or_init(|| id.trim_end().to_owned()).clone())
 }
 
 #[cfg(test)]

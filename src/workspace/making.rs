@@ -40,6 +40,7 @@ use crate::workspace::record::Record;
 use crate::workspace::removing;
 use crate::workspace::report::Counted;
 use crate::workspace::report::Report;
+use crate::workspace::shortage;
 use crate::workspace::store;
 use crate::workspace::store::Home;
 use crate::workspace::store::Store;
@@ -207,14 +208,16 @@ pub(super) fn found(
         })?;
     }
     wiring::make(home, blueprint)?;
-    let enclosure = Enclosure::prepare(&blueprint.cgroup)?;
+    let mut enclosure = Enclosure::prepare(&blueprint.cgroup)?;
     for remark in enclosure.remarks() {
         report.warning(remark);
     }
     record.place = enclosure.place().clone();
     if enclosure.exists() {
-        // From here on whoever is in there belongs to this workspace, and may be killed.
-        home.claim()?;
+        // From here on whoever is in there belongs to this workspace, and may be killed. What is not claimed is not
+        // found again by who takes everything back.
+        home.claim()
+            .inspect_err(|_| enclosure.remove().unwrap_or_default())?;
     }
     Ok(enclosure)
 }
@@ -263,8 +266,11 @@ pub(super) fn erect(
         home.as_fd(),
         blueprint.machine.as_deref(),
     );
-    let made = backend.create(&blueprint.plan, supplies, &mut attendant)?;
-    record.init = Some(Life::begun(made.handle.pid, made.handle.start_time));
+    let made = backend
+        .create(&blueprint.plan, supplies, &mut attendant)
+        .map_err(|error| shortage::explain(&enclosure, error.into()))?;
+    let init = Life::begun(made.handle.pid, made.handle.start_time);
+    record.init = Some(init.map_err(WorkspaceError::probe)?);
     if let Some(class) = &record.rdt {
         rdt::enter(class, made.handle.pid)?;
     }

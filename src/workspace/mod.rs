@@ -37,6 +37,7 @@ pub mod restore;
 pub mod root;
 pub mod rootfs;
 pub mod running;
+mod shortage;
 pub mod starting;
 pub mod store;
 mod streams;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::enclosure::Enclosure;
+use crate::enclosure::EnclosureError;
 use crate::enclosure::Place;
 use crate::enclosure::counters::machine::MachineCounters;
 use crate::enclosure::rdt;
@@ -37,7 +38,7 @@ use crate::workspace::store::StoreError;
 use crate::workspace::wiring;
 
 /// How long processes that were killed may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a command may take to see that what it makes was killed.
 const GRACE: Duration = Duration::from_secs(1);
 /// The number of `SIGKILL`.
@@ -112,8 +113,9 @@ fn delete_unknown(
     force: bool,
     report: &dyn Report,
 ) -> Result<(), WorkspaceError> {
-    let populated = left_enclosure(&home).is_some_and(|left| left.populated().unwrap_or(true));
-    let lives = populated || left_init(&home).is_some_and(|init| init.goes_on());
+    let left = left_enclosure(&home)?;
+    let populated = left.is_some_and(|left| left.populated().unwrap_or(true));
+    let lives = populated || left_init(&home)?.is_some_and(|init| init.goes_on());
     if lives && !force {
         return Err(error);
     }
@@ -129,10 +131,10 @@ fn lock_by_force(home: &Home, id: &ContainerId) -> Result<(), StoreError> {
     if home.try_lock()? {
         return Ok(());
     }
-    if home.noted(store::CGROUP).is_some()
-        && let Some(enclosure) = left_enclosure(home)
+    if home.noted(store::CGROUP)?.is_some()
+        && let Ok(Some(enclosure)) = left_enclosure(home)
     {
-        // What cannot be killed now is tried again, and reported, under the lock.
+        // What cannot be found or killed now is tried again, and reported, under the lock.
         drop(enclosure.kill());
     }
     if let Ok(record) = read_record(home, id) {
@@ -145,9 +147,12 @@ fn lock_by_force(home: &Home, id: &ContainerId) -> Result<(), StoreError> {
 /// hangs in a hook, and both are ended.
 fn end_maker(maker: &Life) {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
-    let Some(pidfd) = maker.open().filter(|_| maker.pid != own) else {
+    let Ok(Some(pidfd)) = maker.open() else {
         return;
     };
+    if maker.pid == own {
+        return;
+    }
     if process::ended_within(&pidfd, Some(GRACE)).unwrap_or(true) {
         return;
     }
@@ -169,7 +174,8 @@ pub(super) fn take_back(
     report: &dyn Report,
 ) -> WorkspaceError {
     let mut record = record.clone();
-    if home.noted(store::CGROUP).is_none() {
+    // What cannot be found out now is met, and told, by the removal.
+    if matches!(home.noted(store::CGROUP), Ok(None)) {
         // What was made of it has been removed already; what is there is somebody else's.
         record.place = Place::Nowhere;
     }
@@ -306,7 +312,7 @@ fn exit_of(home: &Home, record: &Record) -> Option<Exit> {
 
 /// Kills every process and waits until none is left.
 fn end_processes(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceError> {
-    if home.noted(store::CGROUP).is_some()
+    if is_claimed(home, record)?
         && let Some(enclosure) = enclosure_of(home, record)?
     {
         enclosure.kill()?;
@@ -314,9 +320,12 @@ fn end_processes(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceEr
     }
     // Outside a cgroup of its own the first process is all that is known.
     let init = record.and_then(|record| record.init.clone());
-    let init = init.or_else(|| left_init(home));
-    if let Some(init) = init.filter(Life::goes_on)
-        && let Some(pidfd) = init.open()
+    let init = match init {
+        None => left_init(home)?,
+        known => known,
+    };
+    if let Some(init) = init
+        && let Some(pidfd) = init.open().map_err(WorkspaceError::probe)?
     {
         process::signal(pidfd.as_fd(), KILL).unwrap_or_default();
         if !process::ended_within(&pidfd, Some(PATIENCE)).map_err(WorkspaceError::probe)? {
@@ -331,32 +340,44 @@ fn remove_cgroup(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceEr
         return Ok(());
     };
     // One that was only intended may have been somebody else's before; this program leaves none like that.
-    let foreign =
-        home.noted(store::CGROUP).is_none() && (enclosure.populated()? || enclosure.frozen()?);
+    let foreign = !is_claimed(home, record)? && (enclosure.populated()? || enclosure.frozen()?);
     if !foreign {
         enclosure.remove()?;
     }
     Ok(())
 }
 
+/// Whether nobody else is in the cgroup: that is written down before anybody of ours is in it. A record that has a first
+/// process was written after that, and says it too when the note is damaged.
+fn is_claimed(home: &Home, record: Option<&Record>) -> Result<bool, WorkspaceError> {
+    let made = record.is_some_and(|record| record.init.is_some());
+    Ok(made || home.noted(store::CGROUP)?.is_some())
+}
+
 fn enclosure_of(home: &Home, record: Option<&Record>) -> Result<Option<Enclosure>, WorkspaceError> {
     match record {
         Some(record) => Ok(Some(Enclosure::open(&record.place)?)),
-        None => Ok(left_enclosure(home)),
+        None => left_enclosure(home),
     }
 }
 
-/// The enclosure that the note in the directory names, which is there even when the record is not.
-fn left_enclosure(home: &Home) -> Option<Enclosure> {
-    let noted = home
-        .noted(store::CGROUP)
-        .or_else(|| home.noted(store::INTENDED));
-    Enclosure::at(&noted?).ok()
+/// The enclosure that the note in the directory names, which is there even when the record is not. A note that names no
+/// cgroup is damaged, and leads nowhere.
+fn left_enclosure(home: &Home) -> Result<Option<Enclosure>, WorkspaceError> {
+    let noted = match home.noted(store::CGROUP)? {
+        None => home.noted(store::INTENDED)?,
+        claimed => claimed,
+    };
+    match noted.map(|directory| Enclosure::at(&directory)) {
+        None | Some(Err(EnclosureError::NotACgroup { .. })) => Ok(None),
+        Some(found) => Ok(Some(found?)),
+    }
 }
 
 /// The first process that the note in the directory names.
-fn left_init(home: &Home) -> Option<Life> {
-    Life::from_text(home.noted(store::INIT)?.to_str()?)
+fn left_init(home: &Home) -> Result<Option<Life>, WorkspaceError> {
+    let noted = home.noted(store::INIT)?;
+    Ok(noted.and_then(|text| Life::from_text(text.to_str()?)))
 }
 
 /// No error, the only one, or all of them as one.

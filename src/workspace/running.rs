@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 
+use crate::enclosure::Enclosure;
 use crate::sys::Errno;
 use crate::sys::process::Exit;
 use crate::sys::signal::Signals;
@@ -17,6 +18,7 @@ use crate::workspace::making::Standing;
 use crate::workspace::notify::Notify;
 use crate::workspace::removing;
 use crate::workspace::report::Report;
+use crate::workspace::shortage;
 use crate::workspace::starting;
 use crate::workspace::store;
 use crate::workspace::store::Store;
@@ -80,8 +82,17 @@ pub fn run(
         Ok(exit) => exit,
         Err(error) => return making::take_back(standing, error, report).map(|()| None),
     };
+    tell_shortage(&standing, exit, report);
     leave(standing, exit, stay, report)?;
     Ok(Some(exit))
+}
+
+/// Says when it was for want of memory that a program was killed: its status alone does not tell.
+fn tell_shortage(standing: &Standing, exit: Exit, report: &dyn Report) {
+    let enclosure = Enclosure::open(&standing.record.place).ok();
+    if let Some(warning) = enclosure.and_then(|own| shortage::warning(&own, exit)) {
+        report.warning(&warning);
+    }
 }
 
 /// Lets the program go. The socket for its readiness is there before it can look for it.

@@ -44,7 +44,7 @@ pub fn start(store: &Store, id: &ContainerId, report: &dyn Report) -> Result<(),
         event: Event::Start,
     };
     let init = workspace.record.init.as_ref().ok_or(ended)?;
-    let process = init.open().ok_or(ended)?;
+    let process = workspace.open_first()?.ok_or(ended)?;
     let notify = open_notify(&workspace.home)?;
     let channel = socket::connect(workspace.home.as_fd(), store::START).map_err(|source| {
         WorkspaceError::Kernel {

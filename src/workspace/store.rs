@@ -136,9 +136,15 @@ impl Store {
             Err(Errno::EXIST) => return Err(StoreError::Taken),
             answer => answer.map_err(failed("cannot make", &path))?,
         }
-        let home = Home::at(path, self)?;
-        home.lock()?;
-        Ok(home)
+        let home = Home::at(path.clone(), self).and_then(|home| {
+            home.lock()?;
+            Ok(home)
+        });
+        if matches!(home, Err(StoreError::Failed { .. })) {
+            // Nothing is in it, and only what is empty is removed.
+            rustix::fs::rmdir(&path).unwrap_or_default();
+        }
+        home
     }
 
     /// Finds the directory of a workspace.
@@ -342,11 +348,17 @@ impl Home {
             .map_err(failed("cannot make", &self.path.join(name)))
     }
 
-    /// The path that [`Home::note`] wrote; nothing when there is none.
-    #[must_use]
-    pub fn noted(&self, name: &str) -> Option<PathBuf> {
-        let text = rustix::fs::readlinkat(&self.directory, name, Vec::new()).ok()?;
-        Some(OsString::from_vec(text.into_bytes()).into())
+    /// The path that [`Home::note`] wrote; nothing when there is none, or when something else is there.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `readlinkat(2)` does.
+    pub fn noted(&self, name: &str) -> Result<Option<PathBuf>, StoreError> {
+        match rustix::fs::readlinkat(&self.directory, name, Vec::new()) {
+            Ok(text) => Ok(Some(OsString::from_vec(text.into_bytes()).into())),
+            Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+            Err(source) => Err(failed("cannot read", &self.path.join(name))(source)),
+        }
     }
 
     /// Writes down that the cgroup that was intended is its own: whoever is in it may be killed.
@@ -471,7 +483,8 @@ mod tests {
         home.note(CGROUP, Path::new("/sys/fs/cgroup/a")).unwrap();
         assert_eq!(home.read(STATE).unwrap().unwrap(), b"two");
         assert_eq!(home.read(CONFIG).unwrap(), None);
-        assert_eq!(home.noted(CGROUP).unwrap(), Path::new("/sys/fs/cgroup/a"));
+        let noted = home.noted(CGROUP).unwrap();
+        assert_eq!(noted.unwrap(), Path::new("/sys/fs/cgroup/a"));
     }
 
     #[test]

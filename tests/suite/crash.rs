@@ -1,11 +1,15 @@
 //! Whatever moment the runtime is killed at, whatever becomes of its files: `delete --force` succeeds and nothing is left.
 
+mod around;
+mod calls;
 mod damage;
 mod hazards;
 mod identity;
+mod limits;
 mod races;
+mod scarce;
+mod stuck;
 mod sweeps;
-mod syscalls;
 
 use std::process::Child;
 use std::process::ExitStatus;

@@ -38,6 +38,7 @@ mod removal;
 mod rootless;
 mod run;
 mod seccomp;
+mod soak;
 mod spec;
 mod support;
 mod systemd;

@@ -81,7 +81,12 @@ impl Ledger {
     ///
     /// If there is one that cannot be read.
     pub fn open(root: &StateRoot) -> Result<Self> {
-        Self::with(root, life::boot_id(), FULL, KEPT)
+        let boot = life::boot_id().map_err(|errno| LedgerError::File {
+            what: "read",
+            path: life::BOOT_ID.into(),
+            source: errno.into(),
+        })?;
+        Self::with(root, boot, FULL, KEPT)
     }
 
     /// As [`Ledger::open`], with another uptime and other bounds.

@@ -7,15 +7,19 @@ use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::residue;
 use crate::support::residue::quiet;
+use crate::support::scale;
 use std::time::Duration;
 
 /// How often a pair is tried.
 const ROUNDS: u32 = 12;
+/// The same in a long run.
+const LONG: u32 = 500;
 
 /// Starts both commands, the second a little later, and removes what is left.
 fn against(home: &Home, id: &str, first: &[&str], second: &[&str], prepare: impl Fn()) {
     let mut dice = Dice(7);
-    for _ in 0..ROUNDS {
+    let rounds = scale::times(ROUNDS, LONG);
+    for round in 1..=rounds {
         prepare();
         let mut one = quiet(home, id, first).spawn().unwrap();
         std::thread::park_timeout(Duration::from_micros(dice.below(30_000)));
@@ -23,6 +27,11 @@ fn against(home: &Home, id: &str, first: &[&str], second: &[&str], prepare: impl
         ended(&mut one);
         ended(&mut other);
         residue::remove(home, id);
+        scale::progress(
+            &format!("{} against {}", first[0], second[0]),
+            round,
+            rounds,
+        );
     }
 }
 
@@ -43,7 +52,7 @@ fn scene() -> Scene {
 fn one_of_sixteen_that_create_at_once_wins_and_the_others_leave_nothing() {
     need!(root, cgroup2);
     let Scene { home, id, bundle } = scene();
-    for _ in 0..3 {
+    for _ in 0..scale::times(3, LONG) {
         let words = ["create", "-b", bundle.path().to_str().unwrap(), &id];
         let mut attempts: Vec<_> = (0..16)
             .map(|_| quiet(&home, &id, words).spawn().unwrap())
@@ -122,18 +131,18 @@ fn sixteen_execs_at_once_exit_each_with_its_own_status() {
     need!(root, cgroup2);
     let Scene { home, id, bundle } = scene();
     home.start(&bundle, &id);
-    let mut programs: Vec<_> = (0..16)
-        .map(|number| {
-            let script = format!("exit {number}");
-            quiet(&home, &id, ["exec", &id, "sh", "-c", &script])
-                .spawn()
-                .unwrap()
-        })
-        .collect();
-    let statuses: Vec<_> = programs
-        .iter_mut()
-        .map(|child| ended(child).code())
-        .collect();
-    assert_eq!(statuses, (0..16).map(Some).collect::<Vec<_>>());
+    let program = |number| {
+        let script = format!("exit {number}");
+        let mut exec = quiet(&home, &id, ["exec", &id, "sh", "-c", &script]);
+        exec.spawn().unwrap()
+    };
+    for _ in 0..scale::times(1, 60) {
+        let mut programs: Vec<_> = (0..16).map(program).collect();
+        let statuses: Vec<_> = programs
+            .iter_mut()
+            .map(|child| ended(child).code())
+            .collect();
+        assert_eq!(statuses, (0..16).map(Some).collect::<Vec<_>>());
+    }
     residue::remove(&home, &id);
 }

@@ -10,11 +10,14 @@ use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::residue;
 use crate::support::residue::quiet;
+use crate::support::scale;
 
 /// How long all the attempts of one sweep may take.
 const BUDGET: Duration = Duration::from_secs(4);
 /// The fewest attempts that say anything, however slow the machine is.
 const FEWEST: u32 = 8;
+/// As many in a long run.
+const LONG: u32 = 3_000;
 
 /// One command, and what has to be there before it.
 struct Sweep {
@@ -63,8 +66,10 @@ fn sweep(sweep: &Sweep) {
     let mut dice = Dice(length);
     let mut attempts = 0;
     let deadline = Instant::now() + BUDGET;
-    while attempts < FEWEST || Instant::now() < deadline {
+    let fewest = scale::times(FEWEST, LONG);
+    while attempts < fewest || Instant::now() < deadline {
         attempts += 1;
+        scale::progress("killed at a random time", attempts, fewest);
         (sweep.prepare)(&home, &bundle, &id);
         let mut child = quiet(&home, &id, (sweep.words)(&bundle, &id))
             .spawn()

@@ -5,6 +5,8 @@ pub(crate) mod bundle;
 pub(crate) mod home;
 pub(crate) mod need;
 pub(crate) mod residue;
+pub(crate) mod scale;
 pub(crate) mod sentinel;
 pub(crate) mod somebody;
+pub(crate) mod tracer;
 pub(crate) mod wall;

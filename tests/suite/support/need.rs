@@ -139,6 +139,13 @@ pub(crate) fn iperf3() -> Need {
         .ok_or_else(|| "iperf3 is not installed".to_owned())
 }
 
+/// File systems that are served by a process.
+pub(crate) fn fuse() -> Need {
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let there = known.contains("\tfuse\n") && Path::new("/dev/fuse").exists();
+    there.then_some(()).ok_or_else(|| "no FUSE here".to_owned())
+}
+
 /// strace, to end a process at a system call of its own.
 pub(crate) fn strace() -> Need {
     let found = ["/usr/bin/strace", "/usr/local/bin/strace"]
