@@ -72,6 +72,7 @@ fn branch(name: &str) -> Option<Command> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use clap::Parser;
 
     use super::*;
 

@@ -156,23 +156,23 @@ fn reports_of_chance_are_none_or_arrive_as_they_were_sent() {
 
 #[test]
 fn registers_of_chance_leave_a_device_that_works() {
-    survives("registers", 1500, targets::registers::run);
+    survives("registers", 1500, &[], targets::registers::run);
 }
 
 #[test]
 fn a_guest_of_chance_is_survived_by_the_network_interface() {
     need!(root);
-    survives("net", 800, |bytes| assert!(targets::net::run(bytes)));
+    survives("net", 800, &[], |bytes| assert!(targets::net::run(bytes)));
 }
 
 #[test]
 fn a_file_server_that_says_anything_is_survived_by_its_device() {
-    survives("server", 1500, targets::server::run);
+    survives("server", 1500, &[], targets::server::run);
 }
 
 #[test]
 fn a_guest_that_answers_anything_is_survived_by_the_host() {
-    survives("client", 1500, targets::client::run);
+    survives("client", 1500, &[], targets::client::run);
 }
 
 #[test]
