@@ -236,7 +236,8 @@ impl Message {
             (1, 2) => Some(Self::Reached(Barrier::Start)),
             (3, pid) => Some(Self::Born(pid)),
             (4, fd) => Some(Self::Listener(fd)),
-            (2, errno) => {
+            // The numbers that the kernel gives errors; another is none, and makes no message.
+            (2, errno @ 1..=4095) => {
                 let (index, rest) = rest.split_first_chunk::<4>()?;
                 let (reason, detail) = rest.split_first_chunk::<2>()?;
                 let trouble = Trouble {

@@ -145,7 +145,7 @@ fn records_of_chance_are_refused_or_read_back_the_same() {
 
 #[test]
 fn paths_of_chance_lead_where_a_model_says_and_never_outside() {
-    survives("resolver", 600, &[], targets::resolver::run);
+    survives("resolver", 40, &[], targets::resolver::run);
 }
 
 #[test]

@@ -78,7 +78,8 @@ fn is_name(word: &str) -> bool {
 fn number(digits: &str) -> Option<u32> {
     let mut value: u128 = 0;
     for digit in digits.chars() {
-        value = value.saturating_mul(10) + u128::from(digit.to_digit(10)?);
+        let digit = u128::from(digit.to_digit(10)?);
+        value = value.saturating_mul(10).saturating_add(digit);
     }
     let there = !digits.is_empty() && value < u128::from(u32::MAX);
     u32::try_from(value).ok().filter(|_| there)
