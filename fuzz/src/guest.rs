@@ -1,6 +1,8 @@
 //! A guest that does as it is told, on one thread with its device, so that the same bytes do the same.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use bulkhead::backend::microvm::vmm::BusDevice;
 use bulkhead::backend::microvm::vmm::virtio::EventLoop;
@@ -65,10 +67,10 @@ impl Guest {
         let features = self.features;
         self.available.fill(0);
         self.seen.fill(0);
-        for status in [0, 1, 3] {
+        self.poke(0x70, 0, 4);
+        for status in [1, 3] {
             self.set(0x70, status);
         }
-        self.turn();
         for half in 0..2 {
             self.set(0x24, half);
             self.set(0x20, (features >> (32 * half)) as u32);
@@ -95,10 +97,23 @@ impl Guest {
         self.transport.write(register, &value.to_le_bytes());
     }
 
-    /// Writes as many bytes of a value anywhere in the device's window.
+    /// Writes as many bytes of a value anywhere in the device's window; a reset waits for the event loop, which turns
+    /// meanwhile.
     pub(crate) fn poke(&mut self, offset: u64, value: u32, width: usize) {
         let bytes = u64::from(value).to_le_bytes();
-        self.transport.write(offset, &bytes[..width]);
+        let (events, transport) = (&mut self.events, &mut self.transport);
+        let written = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            if offset == 0x70 {
+                scope.spawn(|| {
+                    while !written.load(Ordering::Acquire) {
+                        events.turn(1).unwrap();
+                    }
+                });
+            }
+            transport.write(offset, &bytes[..width]);
+            written.store(true, Ordering::Release);
+        });
     }
 
     /// Reads so many bytes anywhere in the device's window.

@@ -156,7 +156,7 @@ fn reports_of_chance_are_none_or_arrive_as_they_were_sent() {
 
 #[test]
 fn registers_of_chance_leave_a_device_that_works() {
-    survives("registers", 1500, &[], targets::registers::run);
+    survives("registers", 150, &[], targets::registers::run);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_guest_of_chance_is_survived_by_the_network_interface() {
 
 #[test]
 fn a_file_server_that_says_anything_is_survived_by_its_device() {
-    survives("server", 1500, &[], targets::server::run);
+    survives("server", 300, &[], targets::server::run);
 }
 
 #[test]
