@@ -2,6 +2,9 @@
 //!
 //! What needs a right comes before the right is given up; what takes effect at `execve(2)` comes last.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use crate::plan::Options;
 use crate::plan::Outside;
 use crate::plan::ProcessPlan;
@@ -341,12 +344,19 @@ fn program(process: &Process, options: &Options) -> Program {
 
 /// Where a name is given twice, the last value counts; programs would see the first.
 fn last_of_each(entries: &[String]) -> Vec<String> {
-    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut places: HashMap<&str, usize> = HashMap::with_capacity(entries.len());
     let mut kept: Vec<String> = Vec::with_capacity(entries.len());
     for entry in entries {
-        match kept.iter_mut().find(|other| name(other) == name(entry)) {
-            Some(earlier) => earlier.clone_from(entry),
-            None => kept.push(entry.clone()),
+        match places.entry(entry.split('=').next().unwrap_or_default()) {
+            Entry::Occupied(place) => {
+                if let Some(earlier) = kept.get_mut(*place.get()) {
+                    earlier.clone_from(entry);
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push(entry.clone());
+            }
         }
     }
     kept

@@ -52,6 +52,29 @@ const GUEST: Rights = Rights {
     ..ROOT
 };
 
+const AMBIENT: Rights = Rights {
+    permitted: 0x400,
+    bounding: 0x400,
+    inheritable: 0x400,
+    ambient: 0x400,
+    ..GUEST
+};
+
+const TRACED: Rights = Rights {
+    permitted: 0x2008_0420,
+    bounding: 0x2008_0420,
+    ..ROOT
+};
+
+/// The five sets of capabilities.
+const SETS: [&str; 5] = [
+    "bounding",
+    "effective",
+    "permitted",
+    "inheritable",
+    "ambient",
+];
+
 impl Rights {
     fn text(&self) -> String {
         let Self {
@@ -108,20 +131,6 @@ fn open(config: &mut Value) {
 type Case = (&'static str, fn(&mut Value), Rights);
 
 fn first_programs() -> [Case; 7] {
-    const ALL: [&str; 5] = [
-        "bounding",
-        "effective",
-        "permitted",
-        "inheritable",
-        "ambient",
-    ];
-    let one = Rights {
-        permitted: 0x400,
-        bounding: 0x400,
-        inheritable: 0x400,
-        ambient: 0x400,
-        ..GUEST
-    };
     [
         ("root", |_| {}, ROOT),
         ("a user", guest, GUEST),
@@ -157,9 +166,9 @@ fn first_programs() -> [Case; 7] {
             "ambient capabilities",
             |config| {
                 guest(config);
-                sets(config, &ALL, &json!(["CAP_NET_BIND_SERVICE"]));
+                sets(config, &SETS, &json!(["CAP_NET_BIND_SERVICE"]));
             },
-            one,
+            AMBIENT,
         ),
         (
             "inheritable capabilities",
@@ -239,14 +248,9 @@ type More = (
 );
 
 fn further_programs() -> [More; 8] {
-    let traced = Rights {
-        permitted: 0x2008_0420,
-        bounding: 0x2008_0420,
-        ..ROOT
-    };
     [
         ("exec", |_| {}, &[], ROOT),
-        ("exec --cap", |_| {}, &["--cap", "CAP_SYS_PTRACE"], traced),
+        ("exec --cap", |_| {}, &["--cap", "CAP_SYS_PTRACE"], TRACED),
         ("exec --user", |_| {}, &["--user", "1000:1000"], GUEST),
         (
             "exec with groups",
@@ -325,9 +329,9 @@ const NODES: [&str; 20] = [
 #[test]
 fn no_device_of_the_host_can_be_opened_that_was_not_allowed() {
     need!(root, cgroup2);
-    let open = "mknod /dev/node $1 $2 $3 && { : </dev/node; } 2>&1; rm /dev/node";
+    let open = "mknod /dev/node $1 $2 $3 && { true </dev/node; } 2>&1; rm /dev/node";
     let script = format!(
-        "one() {{ {open}; }}; {}; for d in null zero full random urandom; do : </dev/$d || echo no $d; done",
+        "one() {{ {open}; }}; {}; for d in null zero full random urandom; do true </dev/$d || echo no $d; done",
         NODES.map(|node| format!("one {node}")).join("; ")
     );
     let bundle = Bundle::shell(&script).with(|config| {
