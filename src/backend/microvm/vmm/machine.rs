@@ -252,6 +252,7 @@ impl Post {
             failed.get_or_insert(error);
         }
         self.gate.wait();
+        self.gate.wait();
         if fine {
             vcpu::run(vcpu, &self.around);
         }
@@ -280,9 +281,13 @@ impl Running {
     ///
     /// [`MachineError::Process`] when a thread could not be confined, or the event loop fails.
     pub fn go(mut self, running: impl FnOnce()) -> Result<Ending, MachineError> {
-        running();
+        // Every thread has been confined, or says that it could not be; the next time all may go on.
         self.gate.wait();
         let failed = self.failed.lock().ok().and_then(|mut failed| failed.take());
+        if failed.is_none() {
+            running();
+        }
+        self.gate.wait();
         if let Some(error) = failed {
             self.stop(Ending::Fault {
                 what: "a thread could not be confined".to_owned(),
