@@ -21,6 +21,7 @@ use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::home::eventually;
+use crate::support::need::kvm;
 use crate::support::need::machine;
 use crate::support::wall;
 
@@ -226,7 +227,7 @@ pub(crate) fn home() -> Home {
 
 /// The walls that can be asked on this machine.
 fn walls() -> &'static [Wall] {
-    match machine() {
+    match machine().and_then(|()| kvm()) {
         Ok(()) => &[CONTAINER, MICROVM],
         Err(_) => &[CONTAINER],
     }

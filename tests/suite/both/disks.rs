@@ -71,7 +71,7 @@ fn holds(image: &Path, text: &str) -> bool {
 
 #[test]
 fn what_is_written_to_a_block_device_is_on_it_and_found_again() {
-    need!(root, cgroup2, machine);
+    need!(root, cgroup2, machine, kvm);
     let home = Home::new();
     let image = image(&home, "disk");
     let device = Loop::of(&image);
@@ -91,7 +91,7 @@ fn what_is_written_to_a_block_device_is_on_it_and_found_again() {
 
 #[test]
 fn a_machine_has_image_files_as_disks_and_one_that_is_written_to_alone() {
-    need!(root, cgroup2, machine);
+    need!(root, cgroup2, machine, kvm);
     let home = Home::new();
     let image = image(&home, "disk.img");
     let path = image.display().to_string();

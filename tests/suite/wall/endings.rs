@@ -54,14 +54,14 @@ fn kills(part: &'static str) -> impl FnOnce(&Walled) {
 
 #[test]
 fn a_guest_that_panics_is_stopped_and_its_last_words_are_told() {
-    need!(machine);
+    need!(machine, kvm);
     let panics = |walled: &Walled| walled.orders("echo c >/proc/sysrq-trigger");
     ends("panic", panics, Some("the guest's kernel stopped: "));
 }
 
 #[test]
 fn a_guest_that_resets_its_machine_or_switches_it_off_is_stopped() {
-    need!(machine);
+    need!(machine, kvm);
     let resets = |walled: &Walled| walled.orders("echo b >/proc/sysrq-trigger");
     ends("reset", resets, Some("the guest reset its machine"));
     let off = |walled: &Walled| walled.orders("echo o >/proc/sysrq-trigger");
@@ -70,7 +70,7 @@ fn a_guest_that_resets_its_machine_or_switches_it_off_is_stopped() {
 
 #[test]
 fn a_machine_whose_process_or_file_server_is_killed_is_stopped() {
-    need!(machine);
+    need!(machine, kvm);
     ends("VMM", kills("@vmm"), Some("the VMM was killed by signal 9"));
     let words = "the file server was killed by signal 9";
     ends("file server", kills("@files"), Some(words));
@@ -78,14 +78,14 @@ fn a_machine_whose_process_or_file_server_is_killed_is_stopped() {
 
 #[test]
 fn a_machine_whose_keeper_is_killed_ends_with_it() {
-    need!(machine);
+    need!(machine, kvm);
     // Nobody is left to say why.
     ends("keeper", kills("@keeper"), None);
 }
 
 #[test]
 fn a_machine_whose_process_does_what_it_may_not_is_stopped_for_that() {
-    need!(machine, strace);
+    need!(machine, kvm, strace);
     let takes_over = |walled: &Walled| {
         let vmm = walled.processes()["@vmm"].to_string();
         let mut hand = Command::new("strace")

@@ -149,7 +149,7 @@ const HOSTILE: &str = "
 #[test]
 #[expect(clippy::print_stdout, reason = "what an idle machine uses is a figure")]
 fn the_processes_of_a_machine_have_no_rights_and_use_nothing_when_it_is_idle() {
-    need!(machine);
+    need!(machine, kvm);
     let booted = hashes();
     let walled = Walled::started(":", |config| {
         config["linux"]["resources"] = json!({"cpu": {"quota": 400_000, "period": 100_000}});

@@ -45,7 +45,7 @@ fn killed(home: &Home, id: &str, words: &[&str], dice: &mut Dice, length: u64) {
 
 #[test]
 fn a_machine_whose_create_start_or_delete_is_killed_is_removed_whole() {
-    need!(machine);
+    need!(machine, kvm);
     let home = both::home();
     let id = home.id();
     let bundle = sleeper(&id);
@@ -72,7 +72,7 @@ fn a_machine_whose_create_start_or_delete_is_killed_is_removed_whole() {
 
 #[test]
 fn a_machine_whose_exec_is_killed_goes_on_and_is_removed_whole() {
-    need!(machine);
+    need!(machine, kvm);
     let walled = Walled::started(":", |_| {});
     let processes = walled.processes();
     let exec = ["exec", "-d", &walled.id, "sleep", "999"];

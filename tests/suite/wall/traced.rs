@@ -83,7 +83,7 @@ fn traced(bundle: &Path) -> String {
 
 #[test]
 fn nothing_of_a_bundle_is_executed_on_the_host_and_no_disk_is_opened() {
-    need!(machine, strace);
+    need!(machine, kvm, strace);
     let bundle = bundle("exit 7");
     for lure in LURES {
         let place = bundle.rootfs("bin").join(lure);
