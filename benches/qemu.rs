@@ -14,6 +14,7 @@ mod devices;
 mod figures;
 #[path = "../tests/suite/vmm/guest.rs"]
 #[expect(dead_code, reason = "the tests have guests that do more")]
+#[expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod guest;
 #[path = "qemu/inside.rs"]
 mod inside;

@@ -163,10 +163,7 @@ impl Bench {
             let id = format!("bench-{round}");
             for index in self.turn(round) {
                 let act = Act::Run { bundle, id: &id };
-                let Some(taken) = self.take(index, &act)? else {
-                    continue;
-                };
-                keep(&mut samples, round, index, taken);
+                self.sample(&mut samples, round, index, &act)?;
             }
         }
         self.report(name, &samples, aims);
@@ -193,11 +190,8 @@ impl Bench {
                 Act::Words(&["delete", "--force", &id]),
             ];
             for index in self.turn(round) {
-                for (act, samples) in acts.iter().zip(&mut samples) {
-                    if let Some(taken) = self.take(index, act)? {
-                        keep(samples, round, index, taken);
-                    }
-                }
+                let mut all = acts.iter().zip(&mut samples);
+                all.try_for_each(|(act, samples)| self.sample(samples, round, index, act))?;
             }
         }
         let aims = [Aim::new("crun", Measure::Wall, 0.60)];
@@ -228,9 +222,7 @@ impl Bench {
         for round in 0..self.wishes.runs + WARM_UP {
             self.progress(name, round, self.wishes.runs + WARM_UP);
             for index in self.turn(round) {
-                if let Some(taken) = self.take(index, &Act::Exec { id, pid })? {
-                    keep(&mut samples, round, index, taken);
-                }
+                self.sample(&mut samples, round, index, &Act::Exec { id, pid })?;
             }
         }
         for index in self.runtimes() {
@@ -303,6 +295,22 @@ impl Bench {
         (0..self.contenders.len()).filter(move |index| whole(&self.contenders[*index]))
     }
 
+    /// Does it, and keeps what it took when that was no warming up.
+    fn sample(
+        &self,
+        samples: &mut Samples,
+        round: usize,
+        index: usize,
+        act: &Act<'_>,
+    ) -> Outcome<()> {
+        if let Some(taken) = self.take(index, act)?
+            && round >= WARM_UP
+        {
+            samples.entry(index).or_default().push(taken);
+        }
+        Ok(())
+    }
+
     /// Does it and measures it; nothing where it is none of this contender's business.
     fn take(&self, index: usize, act: &Act<'_>) -> Outcome<Option<Taken>> {
         let contender = &self.contenders[index];
@@ -349,10 +357,4 @@ fn failures(contender: &Contender, bundle: &Bundle, worker: usize, share: usize)
                 .is_some_and(|mut command| !command.status().is_ok_and(|status| status.success()))
         })
         .count()
-}
-
-fn keep(samples: &mut Samples, round: usize, index: usize, taken: Taken) {
-    if round >= WARM_UP {
-        samples.entry(index).or_default().push(taken);
-    }
 }

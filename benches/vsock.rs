@@ -39,7 +39,7 @@ const ROUNDS: usize = 3;
 fn main() {
     let asked = std::env::args()
         .filter_map(|word| word.parse::<u64>().ok())
-        .last();
+        .next_back();
     let bytes = asked.unwrap_or(1024) << 20;
     for _ in 0..ROUNDS {
         report("socket pair", bytes, plain(bytes));
@@ -126,7 +126,9 @@ fn down(bytes: u64, room: u32) -> (f64, (u64, u64)) {
     let mut came = 0;
     while came < bytes {
         driver.wait();
-        came += driver.hear(&mut |piece| drop(black_box(piece))) as u64;
+        came += driver.hear(&mut |piece| {
+            black_box(piece);
+        }) as u64;
     }
     assert_eq!(came, bytes);
     writer.join().unwrap();

@@ -118,15 +118,15 @@ pub(crate) fn drive(
     let mut agent = Client::open(call(wire::CONTROL_PORT)?)?;
     reached("agent answers", &mut agent)?;
     let create = Request::Create(Box::new(world.create()));
-    match agent.ask(&create)? {
-        Event::Created { .. } => {}
-        other => return Err(format!("not created: {other:?}").into()),
+    let created = agent.ask(&create)?;
+    if !matches!(created, Event::Created { .. }) {
+        return Err(format!("not created: {created:?}").into());
     }
     reached("workspace made", &mut agent)?;
     let mut output = client::attach(call(wire::STREAM_PORT)?, wire::WORKLOAD, Stream::Output)?;
-    match agent.ask(&Request::Start)? {
-        Event::Started { .. } => {}
-        other => return Err(format!("not started: {other:?}").into()),
+    let started = agent.ask(&Request::Start)?;
+    if !matches!(started, Event::Started { .. }) {
+        return Err(format!("not started: {started:?}").into());
     }
     output.read_exact(&mut [0])?;
     reached("first byte", &mut agent)

@@ -72,13 +72,7 @@ fn rounds(world: &World, wanted: &Wanted, runs: usize, title: &str) -> Outcome<(
     for round in 0..runs {
         for side in [round % 2 == 0, round % 2 != 0] {
             for (name, value) in measure(world, wanted, side)? {
-                let pair = pairs.entry(name).or_default();
-                let values = if side {
-                    &mut pair.ours
-                } else {
-                    &mut pair.theirs
-                };
-                values.push(value);
+                pairs.entry(name).or_default().push(side, value);
             }
         }
     }

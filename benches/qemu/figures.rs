@@ -10,6 +10,15 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// One more, of ours or of theirs.
+    pub(crate) fn push(&mut self, ours: bool, value: f64) {
+        if ours {
+            self.ours.push(value);
+        } else {
+            self.theirs.push(value);
+        }
+    }
+
     /// Prints medians, what nine of ten are below, and the ratio of the medians, ours to theirs.
     pub(crate) fn print(&self, name: &str, unit: &str) {
         let (ours, theirs) = (quantile(&self.ours, 50), quantile(&self.theirs, 50));

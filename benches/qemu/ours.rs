@@ -81,17 +81,7 @@ pub(crate) fn start(bulkhead: &Path, home: &Path, wanted: &Wanted) -> Outcome<Ru
     let (report, told) = std::io::pipe()?;
     let tap = wanted.tap.as_ref().map(|(name, _)| tap::open(name));
     let tap = tap.transpose()?;
-    let kernel_moves = wanted
-        .tap
-        .as_ref()
-        .is_some_and(|(_, kernel_moves)| *kernel_moves);
-    let vhost = kernel_moves.then(|| {
-        File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/vhost-net")
-    });
-    let vhost = vhost.transpose()?;
+    let vhost = vhost(wanted)?;
     let mut config = json!({
         "vcpus": 1,
         "memory": wanted.memory,
@@ -135,6 +125,21 @@ pub(crate) fn start(bulkhead: &Path, home: &Path, wanted: &Wanted) -> Outcome<Ru
         way,
         report: Some(File::from(OwnedFd::from(report))),
     })
+}
+
+/// What moves the packets in the kernel, where it is to.
+fn vhost(wanted: &Wanted) -> Outcome<Option<File>> {
+    let kernel_moves = wanted
+        .tap
+        .as_ref()
+        .is_some_and(|(_, kernel_moves)| *kernel_moves);
+    let vhost = kernel_moves.then(|| {
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/vhost-net")
+    });
+    Ok(vhost.transpose()?)
 }
 
 /// Starts a file server, and gives the connection to it.

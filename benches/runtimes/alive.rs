@@ -94,9 +94,7 @@ impl Crowd<'_> {
         let mut samples = Samples::new();
         for round in 0..TIMES {
             for index in self.bench.turn(round) {
-                if let Some(taken) = self.bench.take(index, &Act::Words(&["list"]))? {
-                    samples.entry(index).or_default().push(taken);
-                }
+                self.sample(&mut samples, index, &Act::Words(&["list"]))?;
             }
         }
         Ok(samples)
@@ -108,21 +106,24 @@ impl Crowd<'_> {
         for round in 0..times {
             self.bench.progress(word, round, times);
             let id = id(round % self.alive);
-            for index in self.bench.turn(round) {
+            let turn = self.bench.turn(round);
+            for index in turn.filter(|index| !self.is_floor(*index)) {
                 let words = [word, &id];
                 let act = match word {
                     "exec" => Act::Exec { id: &id, pid: 0 },
                     _ => Act::Words(&words),
                 };
-                if self.is_floor(index) {
-                    continue;
-                }
-                if let Some(taken) = self.bench.take(index, &act)? {
-                    samples.entry(index).or_default().push(taken);
-                }
+                self.sample(&mut samples, index, &act)?;
             }
         }
         Ok(samples)
+    }
+
+    fn sample(&self, samples: &mut Samples, index: usize, act: &Act<'_>) -> Outcome<()> {
+        if let Some(taken) = self.bench.take(index, act)? {
+            samples.entry(index).or_default().push(taken);
+        }
+        Ok(())
     }
 
     /// It has no workspaces that stay.
@@ -138,9 +139,7 @@ impl Crowd<'_> {
             let id = id(self.alive - 1);
             for index in self.bench.turn(round) {
                 let act = Act::Words(&["delete", "--force", &id]);
-                if let Some(taken) = self.bench.take(index, &act)? {
-                    samples.entry(index).or_default().push(taken);
-                }
+                self.sample(&mut samples, index, &act)?;
             }
             self.alive -= 1;
         }

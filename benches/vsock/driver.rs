@@ -23,11 +23,11 @@ use vmm_sys_util::epoll::EventSet;
 /// Entries of each queue.
 const SIZE: u16 = 256;
 /// The header of a packet, in bytes.
-pub const HEADER: usize = 44;
+pub(crate) const HEADER: usize = 44;
 /// How long a buffer to receive into is: Linux gives so much.
-pub const ROOM: usize = 4096;
+pub(crate) const ROOM: usize = 4096;
 /// The longest packet that Linux sends.
-pub const LONGEST: usize = 65536;
+pub(crate) const LONGEST: usize = 65536;
 /// Packets that may be on their way to the host.
 const SENDING: u64 = 32;
 
@@ -51,7 +51,7 @@ struct Side {
 }
 
 /// The driver and its one stream.
-pub struct Driver {
+pub(crate) struct Driver {
     transport: Transport,
     memory: Memory,
     line: Epoll,
@@ -67,14 +67,13 @@ pub struct Driver {
     sent: u32,
     host_taken: u32,
     host_room: u32,
-    ended: bool,
     /// How often the device was woken, and the guest.
-    pub bells: (u64, u64),
+    pub(crate) bells: (u64, u64),
 }
 
 impl Driver {
     /// A guest that is ready; it has `room` for bytes.
-    pub fn new(device: Vsock, room: u32) -> Self {
+    pub(crate) fn new(device: Vsock, room: u32) -> Self {
         let mut events =
             EventLoop::new(|_, error| println!("the device stands still: {error}")).unwrap();
         let seat = events.seat(device);
@@ -109,7 +108,6 @@ impl Driver {
             sent: 0,
             host_taken: 0,
             host_room: 0,
-            ended: false,
             bells: (0, 0),
         };
         driver.set_up();
@@ -209,7 +207,7 @@ impl Driver {
     }
 
     /// Waits for the device, unless it has answered since. Who sends waits for answers to a good part of it.
-    pub fn wait(&mut self) {
+    pub(crate) fn wait(&mut self) {
         for queue in [RECEIVE, SEND] {
             let Side { base, seen, .. } = self.sides[queue];
             self.write(base + 0x4000 + 4 + 2 * u64::from(SIZE), seen);
@@ -240,6 +238,11 @@ impl Driver {
         bytes
     }
 
+    fn reply(&mut self, op: u16, ports: (u32, u32)) {
+        self.peer = ports;
+        self.control(op, ports, 0);
+    }
+
     fn control(&mut self, op: u16, ports: (u32, u32), flags: u32) {
         self.packet(&self.header(op, ports, 0, flags), 0);
         self.kick(SEND);
@@ -268,7 +271,7 @@ impl Driver {
     }
 
     /// Takes what has come; bytes go to `sink`. Gives how many bytes.
-    pub fn hear(&mut self, sink: &mut impl FnMut(&[u8])) -> usize {
+    pub(crate) fn hear(&mut self, sink: &mut impl FnMut(&[u8])) -> usize {
         let mut bytes = [0; HEADER + ROOM];
         let mut all = 0;
         while let Some((head, length)) = self.answer(RECEIVE) {
@@ -282,21 +285,13 @@ impl Driver {
             (self.host_room, self.host_taken) = (word(36), word(40));
             self.offer(RECEIVE, head);
             match op {
-                REQUEST | CREDIT_REQUEST => {
-                    let answer = if op == REQUEST {
-                        RESPONSE
-                    } else {
-                        CREDIT_UPDATE
-                    };
-                    self.peer = ports;
-                    self.control(answer, ports, 0);
-                }
+                REQUEST => self.reply(RESPONSE, ports),
+                CREDIT_REQUEST => self.reply(CREDIT_UPDATE, ports),
                 PAYLOAD => {
                     sink(&whole[HEADER..]);
                     all += length - HEADER;
                 }
-                SHUTDOWN => self.ended = true,
-                RESPONSE | CREDIT_UPDATE => {}
+                SHUTDOWN | RESPONSE | CREDIT_UPDATE => {}
                 _ => panic!("packet {op}"),
             }
         }
@@ -309,13 +304,8 @@ impl Driver {
         all
     }
 
-    /// Whether the host has said that this is all.
-    pub fn is_ended(&self) -> bool {
-        self.ended
-    }
-
     /// Sends `length` bytes, whatever they are.
-    pub fn send(&mut self, mut length: u64, packet: usize) {
+    pub(crate) fn send(&mut self, mut length: u64, packet: usize) {
         while length > 0 {
             let credit = self.host_room - self.sent.wrapping_sub(self.host_taken);
             let part = length.min(packet as u64).min(u64::from(credit)) as u32;
@@ -334,7 +324,7 @@ impl Driver {
     }
 
     /// Says that this is all.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.control(SHUTDOWN, self.peer, 2);
     }
 }

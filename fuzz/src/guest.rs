@@ -37,6 +37,12 @@ pub(crate) struct Guest {
     seen: Vec<u16>,
 }
 
+fn turn_until(events: &mut EventLoop, written: &AtomicBool) {
+    while !written.load(Ordering::Acquire) {
+        events.turn(1).unwrap();
+    }
+}
+
 impl Guest {
     /// A guest whose driver has set the device up, with as many of its features as `mask` leaves.
     pub(crate) fn new(device: impl VirtioDevice + 'static, mask: u64) -> Self {
@@ -105,11 +111,7 @@ impl Guest {
         let written = AtomicBool::new(false);
         std::thread::scope(|scope| {
             if offset == 0x70 {
-                scope.spawn(|| {
-                    while !written.load(Ordering::Acquire) {
-                        events.turn(1).unwrap();
-                    }
-                });
+                scope.spawn(|| turn_until(events, &written));
             }
             transport.write(offset, &bytes[..width]);
             written.store(true, Ordering::Release);

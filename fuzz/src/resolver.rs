@@ -199,26 +199,24 @@ impl Scene {
             let Node::Directory(_) = &self.nodes[here].0 else {
                 return None;
             };
-            match part.as_str() {
+            let next = match part.as_str() {
                 "" | "." => continue,
-                ".." => here = self.parents[here],
-                name => {
-                    let next = self.child(here, name)?;
-                    let Node::Link(target) = &self.nodes[next].0 else {
-                        here = next;
-                        continue;
-                    };
-                    links += 1;
-                    if links > MOST_LINKS {
-                        return None;
-                    }
-                    if target.starts_with('/') {
-                        here = 0;
-                    }
-                    for part in target.split('/').rev() {
-                        ahead.push_front(part.to_owned());
-                    }
-                }
+                ".." => self.parents[here],
+                name => self.child(here, name)?,
+            };
+            let Node::Link(target) = &self.nodes[next].0 else {
+                here = next;
+                continue;
+            };
+            links += 1;
+            if links > MOST_LINKS {
+                return None;
+            }
+            if target.starts_with('/') {
+                here = 0;
+            }
+            for part in target.split('/').rev() {
+                ahead.push_front(part.to_owned());
             }
         }
         Some(self.nodes[here].1)

@@ -138,11 +138,13 @@ impl Client {
             return Ok(exit);
         }
         loop {
-            match self.next()? {
-                Event::Exited { session: one, exit } if one == session => return Ok(exit),
-                Event::Exited { session, exit } => self.keep(session, exit)?,
-                _ => return Err(WireError::OutOfTurn),
+            let Event::Exited { session: one, exit } = self.next()? else {
+                return Err(WireError::OutOfTurn);
+            };
+            if one == session {
+                return Ok(exit);
             }
+            self.keep(one, exit)?;
         }
     }
 

@@ -81,13 +81,11 @@ fn one(kernel: &mut Conversation, wanted: &Interface) -> Result<(), Failure> {
 /// The interface with this hardware address, or the only one there is.
 fn find(kernel: &mut Conversation, wanted: &Interface) -> Result<u32, Errno> {
     let all = kernel.list(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    let links = all.into_iter().filter_map(|answer| match answer {
-        RouteNetlinkMessage::NewLink(link)
-            if link.header.link_layer_type == LinkLayerType::Ether =>
-        {
-            Some(link)
-        }
-        _ => None,
+    let links = all.into_iter().filter_map(|answer| {
+        let RouteNetlinkMessage::NewLink(link) = answer else {
+            return None;
+        };
+        (link.header.link_layer_type == LinkLayerType::Ether).then_some(link)
     });
     let meant = |link: &LinkMessage| {
         let mac = LinkAttribute::Address(wanted.mac.to_vec());

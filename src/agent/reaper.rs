@@ -41,12 +41,16 @@ impl Reaper {
             }
             while signals.next()?.is_some() {}
             while let Some((pid, exit)) = process::collect()? {
-                let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(tell) = awaited.remove(&pid) {
-                    // Who does not listen any more does not want to know.
-                    tell.try_send(exit).unwrap_or_default();
-                }
+                self.tell(pid, exit);
             }
+        }
+    }
+
+    fn tell(&self, pid: i32, exit: Exit) {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tell) = awaited.remove(&pid) {
+            // Who does not listen any more does not want to know.
+            tell.try_send(exit).unwrap_or_default();
         }
     }
 }

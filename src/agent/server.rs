@@ -42,6 +42,10 @@ pub(super) fn listen(
 }
 
 /// The life of a connection that attaches to a stream.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "a connection ends with its life, as one of `control`'s does"
+)]
 pub(super) fn stream(workspace: &Arc<Workspace>, connection: UnixStream) {
     let Ok(Some(attach)) = wire::receive::<Attach>(&connection) else {
         return;

@@ -56,9 +56,10 @@ fn holders<'a>(survey: &'a Survey, resource: &Resource) -> Vec<Held<'a>> {
         Some(Held {
             id: &one.id,
             amount: *one.amounts.get(resource)?,
-            machine: match resource {
-                Resource::Memory => one.machine_bytes,
-                _ => 0,
+            machine: if *resource == Resource::Memory {
+                one.machine_bytes
+            } else {
+                0
             },
         })
     });

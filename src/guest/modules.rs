@@ -75,6 +75,25 @@ pub(super) fn choose(directory: &Path, signed: bool) -> Result<Modules, GuestErr
     Ok(chosen)
 }
 
+/// Where the file of each module below a directory is.
+fn files_below(directory: &Path) -> Result<BTreeMap<String, PathBuf>, GuestError> {
+    let mut files = BTreeMap::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(folder) = open.pop() {
+        let entries = std::fs::read_dir(&folder).map_err(GuestError::file("read", &folder))?;
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(path);
+            } else if name.contains(".ko") {
+                files.insert(name_of(&name), path);
+            }
+        }
+    }
+    Ok(files)
+}
+
 /// A directory of modules.
 #[derive(Debug)]
 struct Index {
@@ -91,24 +110,10 @@ impl Index {
     fn read(directory: &Path, signed: bool) -> Result<Self, GuestError> {
         let path = directory.join("modules.builtin");
         let list = std::fs::read_to_string(&path).map_err(GuestError::file("read", path))?;
-        let mut files = BTreeMap::new();
-        let mut open = vec![directory.to_owned()];
-        while let Some(folder) = open.pop() {
-            let entries = std::fs::read_dir(&folder).map_err(GuestError::file("read", &folder))?;
-            for entry in entries.flatten() {
-                let path = entry.path();
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    open.push(path);
-                } else if name.contains(".ko") {
-                    files.insert(name_of(&name), path);
-                }
-            }
-        }
         Ok(Self {
             directory: directory.to_owned(),
             signed,
-            files,
+            files: files_below(directory)?,
             built_in: list.lines().map(name_of).collect(),
             read: BTreeMap::new(),
         })

@@ -231,9 +231,10 @@ fn way(answer: &RouteNetlinkMessage, index: u32) -> Option<Way> {
     let plain = header.kind == RouteType::Unicast
         && header.table == RouteHeader::RT_TABLE_MAIN
         && header.protocol != RouteProtocol::Kernel;
-    let nowhere = match header.address_family {
-        AddressFamily::Inet6 => IpAddr::from([0u16; 8]),
-        _ => IpAddr::from([0u8; 4]),
+    let nowhere = if header.address_family == AddressFamily::Inet6 {
+        IpAddr::from([0u16; 8])
+    } else {
+        IpAddr::from([0u8; 4])
     };
     let (mut to, mut gateway, mut source, mut metric, mut through) = (nowhere, None, None, 0, None);
     for attribute in &message.attributes {

@@ -50,8 +50,8 @@ impl fmt::Display for Share {
                     (read_only, ", read-only"),
                     (tree.idmap.is_some(), ", owners mapped"),
                 ];
-                let said = words.into_iter().filter(|(said, _)| *said);
-                said.map(|(_, word)| f.write_str(word)).collect()
+                let mut said = words.into_iter().filter(|(said, _)| *said);
+                said.try_for_each(|(_, word)| f.write_str(word))
             }
         }
     }

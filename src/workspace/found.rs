@@ -267,10 +267,11 @@ impl Workspace {
             return Ok(enclosure.kill()?);
         }
         if let Some(inside) = self.wall().inside() {
-            return match self.status()? {
-                Status::Stopped => Ok(()),
-                _ => self.answers().and_then(|()| Ok(inside.signal_all(number)?)),
-            };
+            if matches!(self.status()?, Status::Stopped) {
+                return Ok(());
+            }
+            self.answers()?;
+            return Ok(inside.signal_all(number)?);
         }
         for pid in enclosure.processes()? {
             signal_member(&enclosure, pid, number)?;

@@ -7,6 +7,10 @@ use crate::need;
 use crate::support::allocations;
 
 #[expect(unreachable_pub, reason = "a package of its own uses it too")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers of a guest of ours, all of them small, and halves of greater ones"
+)]
 #[path = "../../fuzz/src/lib.rs"]
 mod targets;
 

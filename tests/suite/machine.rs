@@ -229,8 +229,11 @@ fn a_file_system_on_a_disk_is_mounted_from_a_disk_of_the_machine() {
     let on_disk = |options: Value| {
         move |config: &mut Value| {
             let mounts = config["mounts"].as_array_mut().unwrap();
-            for (place, kind) in [("/a", "ext4"), ("/b", "erofs"), ("/c", "ext4")] {
-                let source = if place == "/b" { "image" } else { "/dev/sda1" };
+            for (place, kind, source) in [
+                ("/a", "ext4", "/dev/sda1"),
+                ("/b", "erofs", "image"),
+                ("/c", "ext4", "/dev/sda1"),
+            ] {
                 mounts.push(json!({"destination": place, "type": kind, "source": source, "options": options}));
             }
         }
@@ -238,9 +241,11 @@ fn a_file_system_on_a_disk_is_mounted_from_a_disk_of_the_machine() {
     let plan = planned(on_disk(json!([])), Kind::File).unwrap();
     let shown: Vec<String> = plan.disks.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["/dev/sda1", "/bundle/image, read-only"]);
-    let sources = plan.plan.steps.iter().filter_map(|step| match step {
-        Step::Mount(mount) if mount.source.starts_with("/dev/") => Some(mount.source.as_str()),
-        _ => None,
+    let sources = plan.plan.steps.iter().filter_map(|step| {
+        let Step::Mount(mount) = step else {
+            return None;
+        };
+        Some(mount.source.as_str()).filter(|source| source.starts_with("/dev/"))
     });
     let sources: Vec<&str> = sources.collect();
     assert_eq!(sources, ["/dev/vda", "/dev/vdb", "/dev/vda"]);

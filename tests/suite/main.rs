@@ -3,7 +3,11 @@
 //! What belongs to one function is tested beside it; here is what crosses modules, reads the documents beside the
 //! code, or asks a real kernel.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod accounting;
 mod agent;

@@ -42,7 +42,7 @@ use crate::sys::socket;
 /// Makes the machine of a workspace, up to the point where its program waits for its start.
 pub(super) fn create(
     wall: &MicroVm<'_>,
-    supplies: Supplies<'_>,
+    supplies: &Supplies<'_>,
     attendant: &mut dyn Attendant,
 ) -> std::result::Result<Made, BackendError> {
     let machine = wall.machine.ok_or(BackendError::OutOfTurn)?;

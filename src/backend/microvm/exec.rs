@@ -14,7 +14,6 @@ use crate::backend::BackendError;
 use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::dialogue::Dialogue;
-use crate::backend::distant;
 use crate::backend::microvm::lower;
 use crate::backend::microvm::pump;
 use crate::backend::microvm::pump::Pumps;
@@ -105,10 +104,9 @@ impl Errand<'_> {
             plan: self.plan.clone(),
             streams,
         }));
-        let session = match agent.ask(&request).map_err(|error| talk::failed(&error))? {
-            Event::Started { session, .. } => session,
-            Event::Failed(failure) => return Err(distant::understand(failure, &self.plan.steps)),
-            _ => return Err(BackendError::OutOfTurn),
+        let answer = talk::answered(agent.ask(&request), &self.plan.steps)?;
+        let Event::Started { session, .. } = answer else {
+            return Err(BackendError::OutOfTurn);
         };
         let pumps = Pumps::begin(self.home, session, streams)?;
         let second = talk::open(self.home, talk::BOOT)?;

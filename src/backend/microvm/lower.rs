@@ -42,10 +42,10 @@ pub(super) fn seal_root(server: BorrowedFd<'_>) -> std::result::Result<(), Backe
         Err(_) => init::FAILED,
     })
     .map_err(failed())?;
-    match process::wait(child.pidfd.as_fd()).map_err(failed())? {
-        Exit::Status(0) => Ok(()),
-        _ => Err(failed()(crate::sys::Errno::PERM)),
-    }
+    let Exit::Status(0) = process::wait(child.pidfd.as_fd()).map_err(failed())? else {
+        return Err(failed()(crate::sys::Errno::PERM));
+    };
+    Ok(())
 }
 
 /// In a process of its own, which does not come back from there.

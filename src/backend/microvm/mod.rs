@@ -122,7 +122,7 @@ impl Backend for MicroVm<'_> {
         supplies: Supplies<'_>,
         attendant: &mut dyn Attendant,
     ) -> Result<Made, BackendError> {
-        birth::create(self, supplies, attendant)
+        birth::create(self, &supplies, attendant)
     }
 
     fn start(
@@ -189,10 +189,10 @@ impl Inside for MicroVm<'_> {
     }
 
     fn processes(&self) -> Result<Vec<wire::Process>, BackendError> {
-        match talk::ask(self.home, &Request::Processes)? {
-            Event::Processes(found) => Ok(found),
-            _ => Err(BackendError::OutOfTurn),
-        }
+        let Event::Processes(found) = talk::ask(self.home, &Request::Processes)? else {
+            return Err(BackendError::OutOfTurn);
+        };
+        Ok(found)
     }
 
     fn limit(&self, limits: GuestLimits) -> Result<(), BackendError> {
@@ -206,17 +206,19 @@ impl Inside for MicroVm<'_> {
     }
 
     fn usage(&self) -> Result<wire::Usage, BackendError> {
-        match talk::ask(self.home, &Request::Usage)? {
-            Event::Usage(found) => Ok(found),
-            _ => Err(BackendError::OutOfTurn),
-        }
+        let Event::Usage(found) = talk::ask(self.home, &Request::Usage)? else {
+            return Err(BackendError::OutOfTurn);
+        };
+        Ok(found)
     }
 
     fn out_of_memory(&self, seen: u64) -> Result<u64, BackendError> {
-        match talk::wait_for(self.home, &Request::AwaitOutOfMemory { seen })? {
-            Event::OutOfMemory { kills } => Ok(kills),
-            _ => Err(BackendError::OutOfTurn),
-        }
+        let Event::OutOfMemory { kills } =
+            talk::wait_for(self.home, &Request::AwaitOutOfMemory { seen })?
+        else {
+            return Err(BackendError::OutOfTurn);
+        };
+        Ok(kills)
     }
 
     fn set_time(&self) -> Result<(), BackendError> {

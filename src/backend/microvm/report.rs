@@ -63,7 +63,12 @@ impl Reporter {
                 };
                 (BEFORE_STEPS, trouble)
             }
-            other => (BEFORE_STEPS, in_words(&other)),
+            other @ (BackendError::Died(_)
+            | BackendError::Attendant(_)
+            | BackendError::Helper { .. }
+            | BackendError::Inside(_)
+            | BackendError::Machine(_)
+            | BackendError::OutOfTurn) => (BEFORE_STEPS, in_words(&other)),
         };
         if let Some(channel) = &self.channel {
             Message::Failed { index, trouble }

@@ -57,12 +57,20 @@ impl Passing {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return,
             }
-            while let Ok(Some(number)) = self.signals.next() {
-                if !self.pass(number) {
-                    return;
-                }
+            if !self.pass_all() {
+                return;
             }
         }
+    }
+
+    /// Passes on all that has arrived, for as long as the agent answers; says whether it still does.
+    fn pass_all(&mut self) -> bool {
+        while let Ok(Some(number)) = self.signals.next() {
+            if !self.pass(number) {
+                return false;
+            }
+        }
+        true
     }
 
     fn pass(&mut self, number: i32) -> bool {

@@ -16,6 +16,7 @@ use crate::backend::BackendError;
 use crate::backend::distant;
 use crate::backend::microvm::SOCKET;
 use crate::plan::machine::GuestLimits;
+use crate::plan::step::Step;
 use crate::sys::socket;
 
 /// How long the agent of a machine that has been made may take to answer.
@@ -53,26 +54,29 @@ pub(super) fn ask(home: BorrowedFd<'_>, request: &Request) -> Result<Event, Back
     let mut client = open(home, PATIENCE)?;
     let limited = client.connection().set_read_timeout(Some(PATIENCE));
     limited.map_err(|error| failed(&error.into()))?;
-    answered(client.ask(request))
+    answered(client.ask(request), &[])
 }
 
 /// Asks one thing of it that may be long in coming.
 pub(super) fn wait_for(home: BorrowedFd<'_>, request: &Request) -> Result<Event, BackendError> {
-    answered(open(home, PATIENCE)?.ask(request))
+    answered(open(home, PATIENCE)?.ask(request), &[])
 }
 
 /// Orders one thing of it.
 pub(super) fn order(home: BorrowedFd<'_>, request: &Request) -> Result<(), BackendError> {
-    match ask(home, request)? {
-        Event::Done => Ok(()),
-        _ => Err(BackendError::OutOfTurn),
-    }
+    let Event::Done = ask(home, request)? else {
+        return Err(BackendError::OutOfTurn);
+    };
+    Ok(())
 }
 
-/// An answer, unless it is that it failed.
-pub(super) fn answered(answer: Result<Event, WireError>) -> Result<Event, BackendError> {
+/// An answer, unless it is that it failed; `steps` are those that it was asked to take.
+pub(super) fn answered(
+    answer: Result<Event, WireError>,
+    steps: &[Step],
+) -> Result<Event, BackendError> {
     match answer {
-        Ok(Event::Failed(failure)) => Err(distant::understand(failure, &[])),
+        Ok(Event::Failed(failure)) => Err(distant::understand(failure, steps)),
         Ok(event) => Ok(event),
         Err(error) => Err(failed(&error)),
     }

@@ -16,9 +16,11 @@ use crate::sys::tty;
 
 /// The terminal that a plan makes, if it makes one.
 pub(super) fn wanted(steps: &[Step]) -> Option<Console> {
-    steps.iter().find_map(|step| match step {
-        Step::Console(console) => Some(*console),
-        _ => None,
+    steps.iter().find_map(|step| {
+        let Step::Console(console) = step else {
+            return None;
+        };
+        Some(*console)
     })
 }
 

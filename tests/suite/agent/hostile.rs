@@ -61,7 +61,7 @@ fn the_agent_bears_what_is_no_request() {
             answered(&agent, socket, &bytes);
         }
     }
-    assert_eq!(agent.client().ask(&Request::Start).is_ok(), true);
+    assert!(agent.client().ask(&Request::Start).is_ok());
 }
 
 #[test]

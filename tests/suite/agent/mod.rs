@@ -160,20 +160,22 @@ fn errand(bundle: &Bundle, script: &str, streams: Streams) -> Request {
 /// Runs one more program; gives how it is called.
 #[track_caller]
 fn run(client: &mut Client, errand: &Request) -> u32 {
-    match client.ask(errand).unwrap() {
-        Event::Started { session, .. } => session,
-        other => panic!("it did not start: {other:?}"),
-    }
+    let answer = client.ask(errand).unwrap();
+    let Event::Started { session, .. } = answer else {
+        panic!("it did not start: {answer:?}");
+    };
+    session
 }
 
 /// Waits for the end of the workspace's own program.
 #[track_caller]
 fn ended(client: &mut Client) -> Exit {
     let session = WORKLOAD;
-    match client.ask(&Request::Wait { session }).unwrap() {
-        Event::Exited { exit, .. } => exit,
-        other => panic!("it did not end: {other:?}"),
-    }
+    let answer = client.ask(&Request::Wait { session }).unwrap();
+    let Event::Exited { exit, .. } = answer else {
+        panic!("it did not end: {answer:?}");
+    };
+    exit
 }
 
 fn text(mut stream: UnixStream) -> String {

@@ -44,9 +44,17 @@ fn a_program_that_joins_leaves_the_mounts_as_they_were() {
     residue::remove(&home, &id);
 }
 
+#[expect(clippy::disallowed_methods, reason = "a directory of the test's own")]
 fn mount(place: &Path) {
     let flags = MsFlags::MS_NOSUID;
     nix::mount::mount(Some("busy"), place, Some("tmpfs"), flags, Some("size=64k")).unwrap();
+}
+
+fn come_and_go(place: &Path, over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        mount(place);
+        nix::mount::umount2(place, MntFlags::MNT_DETACH).unwrap();
+    }
 }
 
 /// File systems of the host, as long as the value lives.
@@ -84,12 +92,7 @@ fn mounts_that_come_and_go_while_a_workspace_is_made_are_not_left_anywhere() {
             let place = home.beside(&format!("racer/{racer}"));
             std::fs::create_dir_all(&place).unwrap();
             let over = &over;
-            scope.spawn(move || {
-                while !over.load(Ordering::Relaxed) {
-                    mount(&place);
-                    nix::mount::umount2(&place, MntFlags::MNT_DETACH).unwrap();
-                }
-            });
+            scope.spawn(move || come_and_go(&place, over));
         }
         let runs = || {
             residue::of(&home, &id).is_empty()
@@ -124,7 +127,6 @@ fn beside(mounts: usize) -> std::time::Duration {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a time is a figure, and no test")]
 fn five_hundred_mounts_of_the_host_are_no_hindrance() {
     need!(root, cgroup2);
     let (none, some, many) = (beside(0), beside(300), beside(500));

@@ -28,7 +28,6 @@ fn within(home: &Home, id: &str, limit: u64) -> bool {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the least that suffices is a figure")]
 fn memory_that_does_not_suffice_is_said_to_be_too_low_with_the_limit_and_what_was_used() {
     need!(root, limits);
     let home = Home::new();

@@ -98,6 +98,7 @@ fn three_hundred_mounts_are_made_or_refused_whole() {
 struct Small<'a>(&'a Path);
 
 impl<'a> Small<'a> {
+    #[expect(clippy::disallowed_methods, reason = "a directory of the test's own")]
     fn new(place: &'a Path, options: &str) -> Self {
         std::fs::create_dir_all(place).unwrap();
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;

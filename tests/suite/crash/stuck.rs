@@ -41,6 +41,7 @@ struct Hanging {
 }
 
 impl Hanging {
+    #[expect(clippy::disallowed_methods, reason = "a directory of the test's own")]
     fn new(place: PathBuf) -> Self {
         std::fs::create_dir_all(&place).unwrap();
         let device =

@@ -158,6 +158,10 @@ impl Client {
     }
 
     /// Asks, and gives what follows the header of the answer.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "words are put together for one request"
+    )]
     pub(super) fn ask(&mut self, ask: Ask, node: u64, body: Words) -> Answer<Vec<u8>> {
         let request = self.request(ask as u32, node, &body.0);
         let answer = self.driver.ask(1, &request, ROOM);

@@ -68,6 +68,10 @@ impl Drop for Driver {
 
 impl Driver {
     /// Sets the device up for the server at the other end of `connection`.
+    #[expect(
+        clippy::print_stderr,
+        reason = "a device that fails says why, where its test can only wait"
+    )]
     pub(super) fn new(connection: OwnedFd) -> Self {
         let memory = memory();
         let mut events = EventLoop::new(|_, error| eprintln!("the device: {error}")).unwrap();

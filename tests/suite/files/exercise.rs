@@ -36,9 +36,11 @@ const LENGTH: usize = 256 * 1024;
 /// How often.
 const ROUNDS: u32 = 1500;
 
+type Question = (&'static str, fn(&Path) -> io::Result<String>);
+
 /// Asks every question in an empty directory; what is made stays there.
 pub(crate) fn facts(directory: &Path) -> Found {
-    let questions: [(&'static str, fn(&Path) -> io::Result<String>); 17] = [
+    let questions: [Question; 17] = [
         ("owner", owner),
         ("mode", mode),
         ("attributes", attributes),
@@ -396,7 +398,7 @@ impl Model {
 
     fn write(&mut self, at: usize, length: usize, round: u32) {
         let data: Vec<u8> = (0..length)
-            .map(|byte| (byte as u32 ^ round) as u8)
+            .map(|byte| byte.to_le_bytes()[0] ^ round.to_le_bytes()[0])
             .collect();
         self.file.write_all_at(&data, at as u64).unwrap();
         self.put(at, &data);
@@ -408,7 +410,7 @@ impl Model {
             return;
         }
         let data: Vec<u8> = (at..end)
-            .map(|byte| (byte as u32 ^ round ^ 0x55) as u8)
+            .map(|byte| byte.to_le_bytes()[0] ^ round.to_le_bytes()[0] ^ 0x55)
             .collect();
         let region = map(&self.file, self.content.len()).unwrap();
         region.as_volatile_slice().write_slice(&data, at).unwrap();

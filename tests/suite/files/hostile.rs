@@ -26,8 +26,11 @@ const NAMES: [&[u8]; 8] = [
     b"down/../../secret",
 ];
 
+/// The mode, the number, the time and the content of a file.
+type Seen = (u32, u64, i64, Option<Vec<u8>>);
+
 /// Every path below a directory, with what can be seen of it.
-fn everything(below: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, Option<Vec<u8>>)> {
+fn everything(below: &Path) -> BTreeMap<PathBuf, Seen> {
     let mut found = BTreeMap::new();
     let mut open = vec![below.to_owned()];
     while let Some(directory) = open.pop() {

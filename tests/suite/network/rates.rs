@@ -112,6 +112,13 @@ fn measured(member: &Member, server: IpAddr, port: u16, more: &[&str]) -> f64 {
     rate.as_f64().unwrap()
 }
 
+/// Sends as much as goes, until it is to stop.
+fn pour(socket: &std::net::UdpSocket, target: (IpAddr, u16), stop: &std::sync::atomic::AtomicBool) {
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        drop(socket.send_to(&[0; 1400], target));
+    }
+}
+
 /// The host's address on a member's bridge.
 fn bridge(member: &Member) -> IpAddr {
     let four: std::net::Ipv4Addr = member.address.to_string().parse().unwrap();
@@ -233,11 +240,7 @@ fn a_reserve_holds_for_what_is_received_too() {
             // Sent without a connection: that nobody listens there is of no interest then.
             let (stop, target) = (&stop, (flood.address, 9));
             let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-            scope.spawn(move || {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    drop(socket.send_to(&[0; 1400], target));
-                }
-            });
+            scope.spawn(move || pour(&socket, target, stop));
         }
         let found = measured(&victim, bridge(&victim), port, &["-R"]) / PAYLOAD;
         stop.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -49,7 +49,7 @@ impl Counters {
         note("named networks", entries("/run/netns"));
         note("shared memory", entries("/dev/shm"));
         note("block devices", entries("/sys/block"));
-        note("state", entries(&home.root()));
+        note("state", entries(home.root()));
         note("leases", below(&home.root()));
         note("descriptors of this process", entries("/proc/self/fd"));
         note("rules", rules());

@@ -25,7 +25,7 @@ pub(crate) fn times(short: u32, long: u32) -> u32 {
 )]
 pub(crate) fn progress(what: &str, done: u32, all: u32) {
     let step = (all / 20).max(1);
-    if share().is_some() && (done % step == 0 || done == all) {
+    if share().is_some() && (done.is_multiple_of(step) || done == all) {
         eprintln!("{what}: {done} of {all}");
     }
 }

@@ -103,6 +103,10 @@ struct Tracer {
 
 /// Runs a command to its end, with its standard error in a file, and counts its system calls; `wanted` is spoilt.
 pub(crate) fn follow(command: &Command, errors: &Path, wanted: Option<Spoil>) -> Followed {
+    #[expect(
+        clippy::zombie_processes,
+        reason = "it is waited for as all that is traced is"
+    )]
     let child = stopped(command, errors);
     let leader = Pid::from_raw(i32::try_from(child.id()).unwrap());
     let options = Options::PTRACE_O_TRACESYSGOOD

@@ -80,6 +80,13 @@ fn others_keep_their_network_when_one_goes() {
     assert_eq!(found(&home, &stays), Vec::<String>::new());
 }
 
+/// Puts it away, if it is there.
+fn down(home: &Home, document: &Document) {
+    if home.root().join(&document.id).exists() {
+        home.bulkhead(["down", "--time", "0", &document.id]);
+    }
+}
+
 #[test]
 fn a_monitor_that_is_killed_or_refused_at_any_message_leaves_nothing() {
     need!(root, nft, strace);
@@ -92,9 +99,7 @@ fn a_monitor_that_is_killed_or_refused_at_any_message_leaves_nothing() {
             traced(&home, &document, &["-e", "trace=sendto", "-e", &inject]);
             eventually("that nothing is left", || {
                 home.bulkhead(["gc"]).ok();
-                if home.root().join(&document.id).exists() {
-                    home.bulkhead(["down", "--time", "0", &document.id]);
-                }
+                down(&home, &document);
                 document.left(&home).is_empty() && found(&home, &document).is_empty()
             });
         }

@@ -200,7 +200,7 @@ fn the_system_calls_of_each_thread_are_few_and_known() {
 #[test]
 fn whatever_takes_a_request_takes_those_of_the_machine_alone() {
     let free = |calls: &[calls::Call]| {
-        let all = calls.iter().any(|call| *call == (libc::SYS_ioctl, None));
+        let all = calls.contains(&(libc::SYS_ioctl, None));
         let memory = [libc::SYS_mmap, libc::SYS_mprotect];
         all || calls
             .iter()

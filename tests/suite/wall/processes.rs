@@ -147,7 +147,6 @@ const HOSTILE: &str = "
     (echo x >/proc/1/exe) 2>&1; (echo x >/proc/1/root/init) 2>&1; ls /init 2>&1; true";
 
 #[test]
-#[expect(clippy::print_stdout, reason = "what an idle machine uses is a figure")]
 fn the_processes_of_a_machine_have_no_rights_and_use_nothing_when_it_is_idle() {
     need!(machine, kvm);
     let booted = hashes();

@@ -140,16 +140,13 @@ fn furnish(root: &OwnedFd, share: &Share, tree: &OwnedFd) -> Result<()> {
     {
         return link(root, name, bind, tree);
     }
-    let flags = match kind {
-        FileType::Directory => {
-            rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755))?;
-            OFlags::DIRECTORY
-        }
-        _ => {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            rustix::fs::openat(root, name, flags, Mode::from_raw_mode(0o644)).map(drop)?;
-            OFlags::empty()
-        }
+    let flags = if kind == FileType::Directory {
+        rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755))?;
+        OFlags::DIRECTORY
+    } else {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        rustix::fs::openat(root, name, flags, Mode::from_raw_mode(0o644)).map(drop)?;
+        OFlags::empty()
     };
     let flags = flags | OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = rustix::fs::openat(root, name, flags, Mode::empty())?;

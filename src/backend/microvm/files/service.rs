@@ -199,10 +199,7 @@ impl Service {
             while let Some(request) = next(&mut ring, memory)? {
                 let head = request.head_index();
                 let length = self.answer(&memory.memory(), request);
-                ring.add_used(head, length).map_err(io::Error::other)?;
-                if ring.needs_notification().map_err(io::Error::other)? {
-                    ring.signal_used_queue()?;
-                }
+                give_back(&mut ring, head, length)?;
             }
             if !ring.enable_notification().map_err(io::Error::other)? {
                 return Ok(());
@@ -242,6 +239,15 @@ fn next(
         .iter(memory.memory())
         .map_err(io::Error::other)?;
     Ok(requests.next())
+}
+
+/// Gives a request back with its answer, and tells the guest when it wants to be told.
+fn give_back(ring: &mut VringState<SharedMemory>, head: u16, length: u32) -> io::Result<()> {
+    ring.add_used(head, length).map_err(io::Error::other)?;
+    if ring.needs_notification().map_err(io::Error::other)? {
+        ring.signal_used_queue()?;
+    }
+    Ok(())
 }
 
 /// Whether something is written back: there is no answer to being forgotten.

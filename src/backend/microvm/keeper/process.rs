@@ -361,7 +361,7 @@ impl Vmm {
                 Event::Ended(ending) => Some(ending),
                 Event::Running | Event::Trouble { .. } => None,
             })
-            .last()
+            .next_back()
     }
 
     /// What it said before it ended, without its name.

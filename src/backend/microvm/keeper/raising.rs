@@ -20,7 +20,6 @@ use crate::agent::wire::Request;
 use crate::agent::wire::Route;
 use crate::agent::wire::Streams;
 use crate::backend::BackendError;
-use crate::backend::distant;
 use crate::backend::microvm::Machine;
 use crate::backend::microvm::files;
 use crate::backend::microvm::files::Order;
@@ -151,14 +150,14 @@ fn settle(
     };
     let mut request = Request::Create(Box::new(create));
     loop {
-        match agent.ask(&request).map_err(|error| talk::failed(&error))? {
-            Event::Hooks => request = Request::Proceed,
-            Event::Created { .. } => return Ok((agent, streams)),
-            Event::Failed(failure) => {
-                return Err(distant::understand(failure, &machine.plan.steps));
-            }
-            _ => return Err(BackendError::OutOfTurn),
+        let answer = talk::answered(agent.ask(&request), &machine.plan.steps)?;
+        if matches!(answer, Event::Created { .. }) {
+            return Ok((agent, streams));
         }
+        let Event::Hooks = answer else {
+            return Err(BackendError::OutOfTurn);
+        };
+        request = Request::Proceed;
     }
 }
 

@@ -36,6 +36,7 @@ const TAG: usize = 36;
 /// The tag, and the number of request queues.
 const CONFIG: usize = TAG + 4;
 /// The server's connection, among what the device watches. The rings are not watched: their doorbells are the server's.
+#[expect(clippy::cast_possible_truncation, reason = "there are two queues")]
 const SERVER: u32 = QUEUES as u32;
 
 /// What is done when a server has gone that is still needed.
