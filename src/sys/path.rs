@@ -421,12 +421,13 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let (temporary, root) = root();
-        std::fs::create_dir(temporary.path().join("attr")).unwrap();
-        std::fs::write(temporary.path().join("attr/exec"), "").unwrap();
         let thread = std::thread::spawn(move || {
             crate::sys::namespace::leave(0x2_0000).unwrap();
             crate::sys::mount::propagate_all(1 << 18).unwrap();
+            // Opened in here: a mount of another namespace is not copied.
+            let (temporary, root) = root();
+            std::fs::create_dir(temporary.path().join("attr")).unwrap();
+            std::fs::write(temporary.path().join("attr/exec"), "").unwrap();
             let label = Path::new("attr/exec");
             let before = open_on_one_mount(&root, label, OFlags::WRONLY).map(drop);
             let cover = crate::sys::mount::copy_tree(&root, false).unwrap();

@@ -188,15 +188,29 @@ mod tests {
 
     #[test]
     fn a_process_without_a_guest_was_never_in_one_and_none_of_its_threads_is_a_processor() {
-        let own = MachineCounters::of(i32::try_from(std::process::id()).unwrap()).unwrap();
-        assert_eq!(own, MachineCounters::default());
+        // Tests beside this one make guests in their own process.
+        let mut other = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
+        let found = MachineCounters::of(i32::try_from(other.id()).unwrap());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(found.unwrap(), MachineCounters::default());
     }
 
     #[test]
     fn a_processors_wait_is_what_the_scheduler_says_of_its_thread() {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (begin, begun) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("vcpu7".to_owned());
-        let thread = thread.spawn(move || stopped.recv()).unwrap();
+        // It has its name only once it runs.
+        let thread = thread.spawn(move || {
+            begin.send(()).unwrap();
+            stopped.recv()
+        });
+        let thread = thread.unwrap();
+        begun.recv().unwrap();
         let found = delay(Path::new("/proc/self"));
         drop(stop);
         thread.join().unwrap().unwrap_err();
