@@ -149,7 +149,7 @@ fn chosen(calls: &[Call]) -> Vec<(Call, Fault)> {
 
 /// Calls that cannot fail, or from which nobody comes back. Whatever `close(2)` answers, the descriptor is closed: an answer
 /// without that, which is what is made here, no kernel gives.
-const CERTAIN: [i64; 13] = [
+static CERTAIN: [i64; 13] = [
     libc::SYS_close,
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -192,6 +192,7 @@ impl Try<'_> {
             who: call.who,
             index: call.index,
             fault,
+            spared: &CERTAIN,
         };
         let followed = tracer::follow(&self.command(), &errors, Some(wanted));
         let said = std::fs::read_to_string(&errors).unwrap();

@@ -78,6 +78,8 @@ pub(crate) struct Spoil {
     pub(crate) index: usize,
     /// What happens instead.
     pub(crate) fault: Fault,
+    /// Calls that are not to be spoilt, by the kernel's numbers.
+    pub(crate) spared: &'static [i64],
 }
 
 /// A process that is followed.
@@ -259,7 +261,9 @@ impl Tracer {
         self.calls.push(call);
         let wanted = self
             .wanted
-            .filter(|wanted| wanted.who == call.who && wanted.index == call.index);
+            .filter(|wanted| wanted.who == call.who && wanted.index <= call.index)
+            // In another run another call may stand there: then it is the next that can be spoilt.
+            .filter(|wanted| !wanted.spared.contains(&call.number.cast_signed()));
         let Some(wanted) = wanted else { return };
         self.wanted = None;
         self.spoilt = Some(call);
