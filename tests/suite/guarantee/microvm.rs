@@ -5,7 +5,11 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
+use bulkhead::accounting::Meter;
 use bulkhead::accounting::Usage;
+use bulkhead::workspace::found::Workspace;
+use bulkhead::workspace::root::StateRoot;
+use bulkhead::workspace::store::Store;
 use serde_json::json;
 
 use super::Scene;
@@ -144,17 +148,21 @@ fn a_limit_is_changed_and_what_is_missing_of_the_promise_is_seen(scene: &Scene, 
     eventually("a hog", || workload() > before + 1_000_000);
     let changed = ["update", "--cpu-limit", "0.3", id];
     scene.home.bulkhead(changed).ok();
-    let before = (usage(&scene.home, id), Instant::now());
+    let store = Store::new(StateRoot::choose(Some(&scene.home.root()), None).unwrap());
+    let workspace = Workspace::find(&store, &id.parse().unwrap()).unwrap();
+    // What it was promised and did not want before this look is over with.
+    let mut meter = Meter::new(&workspace);
+    let before = (meter.sample(&workspace).unwrap(), Instant::now());
     pass(Duration::from_secs(6));
-    let after = usage(&scene.home, id);
+    let after = meter.sample(&workspace).unwrap();
     let took = u64::try_from(before.1.elapsed().as_micros()).unwrap();
     let more = |figure: fn(&Usage) -> u64| figure(&after) - figure(&before.0);
     let used = more(|usage| usage.cpu.roles.workload.total_us) * 100 / took;
     assert!((20..=34).contains(&used), "{used} of 30 hundredths");
+    // Promised are 60, and the machine's own work beside the 30 counts as well.
     let held = more(|usage| usage.cpu.hold_ms.unwrap()) * 100_000 / took;
-    // What it wanted and did not get between the two looks; what it did not want before does not make it less.
     assert!(
-        (15..=85).contains(&held),
+        (15..=40).contains(&held),
         "held for {held} hundredths of {took} us"
     );
     hog.kill().unwrap();
