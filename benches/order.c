@@ -3,7 +3,8 @@
  *   order MAP COMMAND...
  *
  * MAP is the linker's map of the command's file, which must not be one that can be anywhere in memory. The command and its
- * children go one instruction at a time (ptrace(2)), until each is another program. */
+ * children go one instruction at a time (ptrace(2)), until each is another program, or the command has ended: who then
+ * waits for another command is let go. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
@@ -78,6 +79,42 @@ static void pass(unsigned long place)
     }
 }
 
+/* Lets a follower go on by itself: one that waits in the kernel is called out of that first, and goes back to it. */
+static void let_go(pid_t who)
+{
+    int status;
+    if (kill(who, SIGSTOP) != 0)
+        return;
+    while (waitpid(who, &status, __WALL) == who && WIFSTOPPED(status)) {
+        if (status >> 16 == 0 && WSTOPSIG(status) == SIGSTOP) {
+            ptrace(PTRACE_DETACH, who, 0, 0);
+            return;
+        }
+        ptrace(PTRACE_SINGLESTEP, who, 0, 0);
+    }
+}
+
+/* The processes that are followed, beside the first. */
+static pid_t followers[64];
+
+static void follow(pid_t who)
+{
+    pid_t *place = followers;
+    while (*place != 0 && *place != who)
+        place++;
+    must(place < followers + 63, "too many processes");
+    *place = who;
+}
+
+static void forget(pid_t who)
+{
+    pid_t *place = followers;
+    while (*place != 0 && *place != who)
+        place++;
+    for (; *place != 0; place++)
+        *place = place[1];
+}
+
 int main(int words, char **word)
 {
     must(words > 2, "usage: order MAP COMMAND...");
@@ -93,19 +130,28 @@ int main(int words, char **word)
     }
     int status, began = 0;
     must(waitpid(first, &status, 0) == first, "waitpid");
-    long follow = PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC;
-    must(ptrace(PTRACE_SETOPTIONS, first, 0, follow) == 0, "ptrace");
+    long options = PTRACE_O_EXITKILL | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACEEXEC;
+    must(ptrace(PTRACE_SETOPTIONS, first, 0, options) == 0, "ptrace");
     ptrace(PTRACE_CONT, first, 0, 0);
     for (;;) {
         pid_t who = waitpid(-1, &status, __WALL);
         if (who < 0)
             return 0;
-        if (!WIFSTOPPED(status))
-            continue;
+        if (!WIFSTOPPED(status)) {
+            forget(who);
+            if (who != first)
+                continue;
+            for (pid_t *place = followers; *place != 0; place++)
+                let_go(*place);
+            return 0;
+        }
+        if (who != first)
+            follow(who);
         int event = status >> 16, number = WSTOPSIG(status), passed_on = 0;
         struct user_regs_struct registers;
         if (event == PTRACE_EVENT_EXEC && began) {
             ptrace(PTRACE_DETACH, who, 0, 0);
+            forget(who);
             continue;
         }
         if (event == PTRACE_EVENT_EXEC)

@@ -195,7 +195,7 @@ fn qemu(world: &World) -> Outcome<(f64, f64)> {
     running.until_hello()?;
     drive(world, |port| running.call(port), |_, _| Ok(()))?;
     let time = began.elapsed().as_secs_f64() * 1e3;
-    let mut need = overhead(running.vmm.id())?;
+    let mut need = overhead(running.processes.vmm.id())?;
     for pid in server_processes()? {
         need += overhead(pid)?;
     }

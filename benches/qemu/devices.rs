@@ -91,13 +91,13 @@ fn measure(world: &World, wanted: &Wanted, ours: bool) -> Outcome<Figures> {
         let mut running = ours::start(&world.bulkhead, home, wanted)?;
         running.until_running()?;
         set_up_tap()?;
-        running.vmm.wait()?;
+        running.processes.vmm.wait()?;
     } else {
         tap(&["tuntap", "add", "mode", "tap", "vnet_hdr", "name", TAP])?;
         set_up_tap()?;
         let options = ["-M", theirs::LEAN, "-bios", "qboot.rom"];
         let mut running = theirs::start(&world.home, wanted, &options)?;
-        running.vmm.wait()?;
+        running.processes.vmm.wait()?;
         tap(&["link", "del", TAP])?;
     }
     figures_of(&wanted.serial)

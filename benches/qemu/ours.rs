@@ -25,32 +25,18 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::Outcome;
+use crate::world::Processes;
 use crate::world::Wanted;
 
-/// The processes of a machine, which end with this.
+/// A machine, which ends with this.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// The process with the guest's memory.
-    pub(crate) vmm: Child,
-    /// The file server, if there is one.
-    pub(crate) files: Option<Child>,
+    /// Its processes.
+    pub(crate) processes: Processes,
     /// Where connections to the guest begin.
     pub(crate) way: PathBuf,
     /// Where it is told that the guest runs.
     pub(crate) report: Option<File>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        for child in [Some(&mut self.vmm), self.files.as_mut()]
-            .into_iter()
-            .flatten()
-        {
-            // One that has ended already cannot be killed.
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
 }
 
 impl Running {
@@ -120,8 +106,7 @@ pub(crate) fn start(bulkhead: &Path, home: &Path, wanted: &Wanted) -> Outcome<Ru
     }
     let vmm = command(bulkhead, home, "@vmm", &config)?.spawn()?;
     Ok(Running {
-        vmm,
-        files,
+        processes: Processes { vmm, files },
         way,
         report: Some(File::from(OwnedFd::from(report))),
     })

@@ -25,7 +25,7 @@ pub(crate) fn compare(world: &World) -> Outcome<()> {
     let running = theirs::start(&world.home, &world.wanted(), &boot::OPTIONS)?;
     running.until_hello()?;
     boot::drive(world, |port| running.call(port), |_, _| Ok(()))?;
-    let mut processes = vec![("qemu".to_owned(), running.vmm.id())];
+    let mut processes = vec![("qemu".to_owned(), running.processes.vmm.id())];
     let servers = boot::server_processes()?.into_iter();
     processes.extend(servers.map(|pid| ("virtiofsd".to_owned(), pid)));
     println!("QEMU: {:.3}", watch(&processes)?);

@@ -18,6 +18,7 @@ use bulkhead::sys::vsock;
 
 use crate::Outcome;
 use crate::figures::quantile;
+use crate::world::Processes;
 use crate::world::Wanted;
 use crate::world::World;
 
@@ -29,27 +30,12 @@ const SERVER: &str = "/usr/libexec/virtiofsd";
 pub(crate) const LEAN: &str =
     "microvm,acpi=on,pit=off,pic=off,rtc=off,pcie=off,usb=off,ioapic2=off,auto-kernel-cmdline=off";
 
-/// The processes of a machine, which end with this.
+/// A machine, which ends with this.
 #[derive(Debug)]
 pub(crate) struct Running {
-    /// QEMU.
-    pub(crate) vmm: Child,
-    /// The file server, if there is one: it has a child of its own.
-    pub(crate) files: Option<Child>,
+    /// QEMU and the file server, which has a child of its own.
+    pub(crate) processes: Processes,
     hello: Option<OwnedFd>,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        for child in [Some(&mut self.vmm), self.files.as_mut()]
-            .into_iter()
-            .flatten()
-        {
-            // One that has ended already cannot be killed.
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
 }
 
 impl Running {
@@ -99,9 +85,9 @@ pub(crate) fn start(home: &Path, wanted: &Wanted, options: &[&str]) -> Outcome<R
     command.args(["-device", "virtio-balloon-device,free-page-reporting=on"]);
     devices(&mut command, wanted, &socket);
     command.stdin(Stdio::null());
+    let vmm = command.spawn()?;
     Ok(Running {
-        vmm: command.spawn()?,
-        files,
+        processes: Processes { vmm, files },
         hello,
     })
 }

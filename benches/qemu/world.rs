@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Child;
 use std::process::Command;
 
 use bulkhead::agent::wire::Create;
@@ -42,6 +43,28 @@ pub(crate) struct World {
     pub(crate) cmdline: String,
     /// What is planned for the bundle.
     pub(crate) plan: MachinePlan,
+}
+
+/// The processes of a machine, which end with this.
+#[derive(Debug)]
+pub(crate) struct Processes {
+    /// The one with the guest's memory.
+    pub(crate) vmm: Child,
+    /// The file server, if there is one.
+    pub(crate) files: Option<Child>,
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        for child in [Some(&mut self.vmm), self.files.as_mut()]
+            .into_iter()
+            .flatten()
+        {
+            // One that has ended already cannot be killed.
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
 }
 
 /// A machine that is to be started, the same on both sides.

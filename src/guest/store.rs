@@ -31,10 +31,11 @@ const USUAL: [&str; 2] = ["slim", "stock"];
 const UNFINISHED: &str = ".new-";
 
 /// The words on the command line of every guest: with them it boots without waiting for what our machines do not have, says
-/// nothing but what is urgent, and ends when it panics.
+/// nothing but what is urgent, and ends when it panics: by the keyboard controller's line to the reset, which a processor that
+/// cannot go on does not pull.
 ///
 /// Nothing in it takes a protection of the kernel away.
-pub const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=t tsc=reliable no_timer_check \
+pub const CMDLINE: &str = "console=ttyS0 quiet panic=-1 reboot=k tsc=reliable no_timer_check \
     cryptomgr.notests random.trust_cpu=on swiotlb=noforce rcupdate.rcu_expedited=1 8250.nr_uarts=1 \
     i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd";
 

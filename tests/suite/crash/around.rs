@@ -12,6 +12,7 @@ use nix::mount::MsFlags;
 use super::ended;
 use crate::need;
 use crate::support::bundle::Bundle;
+use crate::support::elsewhere::own_mounts;
 use crate::support::home::Home;
 use crate::support::home::Said;
 use crate::support::home::eventually;
@@ -251,15 +252,7 @@ fn after_a_reboot(home: &Home, words: &[&str]) -> Said {
     std::fs::write(&id, "11111111-2222-4333-8444-555555555555\n").unwrap();
     let plain = home.command();
     let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--propagation",
-        "private",
-        "/bin/sh",
-        "-c",
-        script,
-    ]);
+    let mut command = own_mounts(script);
     command
         .arg(id)
         .arg(plain.get_program())

@@ -11,6 +11,7 @@ use nix::mount::MsFlags;
 use super::ended;
 use crate::need;
 use crate::support::bundle::Bundle;
+use crate::support::elsewhere::own_mounts;
 use crate::support::home::Home;
 use crate::support::home::Said;
 use crate::support::residue;
@@ -218,15 +219,7 @@ fn a_run_directory_that_is_read_only_is_named_and_nothing_is_made() {
     let bundle = residue::mark(Bundle::new(&["true"]), &id);
     let script = "mount --bind /run /run && mount -o remount,bind,ro /run && shift 3 && \
                   exec env -u XDG_RUNTIME_DIR \"$0\" \"$@\"";
-    let mut command = marked(Command::new("unshare"), &id);
-    command.args([
-        "--mount",
-        "--propagation",
-        "private",
-        "/bin/sh",
-        "-c",
-        script,
-    ]);
+    let mut command = marked(own_mounts(script), &id);
     command
         .arg(env!("CARGO_BIN_EXE_bulkhead"))
         .args(["1", "2", "3"])

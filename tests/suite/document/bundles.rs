@@ -6,11 +6,11 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
 use std::process::Stdio;
 
 use crate::need;
 use crate::support::bundle::Bundle;
+use crate::support::elsewhere::own_mounts;
 use crate::support::home::Home;
 use crate::support::home::Said;
 use crate::support::home::eventually;
@@ -32,17 +32,8 @@ fn run_by(runtime: &str, home: &Home, bundle: &Bundle, name: &str) -> Said {
                               mount --bind /sys/fs/cgroup/unified /sys/fs/cgroup || exit 99; \
                           fi; exec \"$@\"";
     let state: PathBuf = home.beside(runtime);
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--propagation",
-        "private",
-        "sh",
-        "-c",
-        SCRIPT,
-        "sh",
-    ]);
-    command.args([runtime, "--root"]).arg(state);
+    let mut command = own_mounts(SCRIPT);
+    command.args(["sh", runtime, "--root"]).arg(state);
     command
         .args(["run", "--bundle"])
         .arg(bundle.path())

@@ -2,6 +2,7 @@
 
 pub(crate) mod allocations;
 pub(crate) mod bundle;
+pub(crate) mod elsewhere;
 pub(crate) mod home;
 pub(crate) mod need;
 pub(crate) mod residue;

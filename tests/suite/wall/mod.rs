@@ -10,6 +10,7 @@ mod traced;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Instant;
 
 use serde_json::Value;
 use serde_json::json;
@@ -27,7 +28,7 @@ const PARTS: [&str; 3] = ["@keeper", "@vmm", "@files"];
 /// A workspace in a machine, running.
 struct Walled {
     home: Home,
-    _bundle: Bundle,
+    bundle: Bundle,
     id: String,
 }
 
@@ -53,11 +54,7 @@ impl Walled {
         eventually("the program's first words", || {
             std::fs::read(&up).is_ok_and(|words| words == b"up\n")
         });
-        Self {
-            home,
-            _bundle: bundle,
-            id,
-        }
+        Self { home, bundle, id }
     }
 
     /// The numbers of its processes on the host, by their words.
@@ -86,15 +83,21 @@ impl Walled {
             .ok()
     }
 
-    /// Begins a shell command inside that may be its last.
-    fn orders(&self, script: &str) {
+    /// Has a shell command begin inside that may be its last; when it did.
+    fn orders(&self, script: &str) -> Instant {
+        let now = self.bundle.rootfs("now");
+        let script = format!("echo >/now; {script}");
         let mut order = self.home.command();
         order
-            .args(["exec", "-d", &self.id, "sh", "-c", script])
+            .args(["exec", "-d", &self.id, "sh", "-c", &script])
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        let mut order = order.spawn().unwrap();
+        eventually("the command to begin", || now.exists());
+        let begun = Instant::now();
         // It may not come to its own end.
-        order.status().unwrap();
+        order.wait().unwrap();
+        begun
     }
 
     /// Removes it; nothing of it may be left on the host.

@@ -1,5 +1,6 @@
 //! A machine, put together before its jail closes and run after.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -207,7 +208,7 @@ impl Machine {
             .map_err(MachineError::process("a signal to stop processors with"))?;
         let post = Post {
             around: self.around.clone(),
-            enter: Arc::new(enter),
+            enter: Enter(Arc::new(enter)),
             gate: Arc::new(Barrier::new(self.vcpus.len() + 1)),
             failed: Arc::default(),
         };
@@ -226,6 +227,7 @@ impl Machine {
             threads,
             power: self.around.power.clone(),
             words: self.words,
+            enter: Some(post.enter),
             gate: post.gate,
             failed: post.failed,
             _counters: self.counters,
@@ -234,19 +236,30 @@ impl Machine {
     }
 }
 
+/// What the thread of a processor does before anything else, with the processor's number.
+#[derive(Clone)]
+struct Enter(Arc<dyn Fn(u32) -> io::Result<()> + Send + Sync>);
+
+impl fmt::Debug for Enter {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Enter")
+    }
+}
+
 /// What the thread of a processor needs.
 #[derive(Clone)]
 struct Post {
     around: Arc<Surroundings>,
-    enter: Arc<dyn Fn(u32) -> io::Result<()> + Send + Sync>,
+    enter: Enter,
     gate: Arc<Barrier>,
     failed: Arc<Mutex<Option<io::Error>>>,
 }
 
 impl Post {
     /// The life of the thread: it waits for the others whether it could be confined or not.
-    fn serve(&self, id: u32, vcpu: Vcpu) {
-        let entered = (self.enter)(id);
+    fn serve(self, id: u32, vcpu: Vcpu) {
+        let entered = (self.enter.0)(id);
+        drop(self.enter);
         let fine = entered.is_ok();
         if let (Err(error), Ok(mut failed)) = (entered, self.failed.lock()) {
             failed.get_or_insert(error);
@@ -266,6 +279,8 @@ pub struct Running {
     threads: Vec<(Kick, JoinHandle<()>)>,
     power: Arc<Power>,
     words: Arc<LastWords>,
+    /// With whatever it has open, which goes before the first instruction.
+    enter: Option<Enter>,
     gate: Arc<Barrier>,
     failed: Arc<Mutex<Option<io::Error>>>,
     /// Open for whoever reads them from outside: [`crate::enclosure::counters::machine`].
@@ -283,6 +298,7 @@ impl Running {
     pub fn go(mut self, running: impl FnOnce()) -> Result<Ending, MachineError> {
         // Every thread has been confined, or says that it could not be; the next time all may go on.
         self.gate.wait();
+        drop(self.enter.take());
         let failed = self.failed.lock().ok().and_then(|mut failed| failed.take());
         if failed.is_none() {
             running();
