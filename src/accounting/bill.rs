@@ -21,9 +21,13 @@ use crate::workspace::record::Record;
 use crate::workspace::report::Counted;
 use crate::workspace::report::End;
 use crate::workspace::root::StateRoot;
+use crate::workspace::store::Home;
 
 /// The number of `SIGKILL`, which is what ends a process for want of memory.
 const KILL: i32 = 9;
+
+/// The file beside a record with the entry that could not be made.
+const OWED: &str = "owed.json";
 
 /// Who waits for the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,10 +121,34 @@ pub fn ended(
     };
     let why = reason(end, out_of_memory(&usage, word.as_ref()));
     let entry = Entry::ended(last.record, usage, why, exit);
-    enter(root, &entry, disk)?;
+    enter(root, &entry, disk).inspect_err(|_| owe(last.home, &entry))?;
     // A removal that fails after this may be tried again.
     meter.note_end(total_us);
     meter.keep_in(last.home, last.record)
+}
+
+/// Keeps what could not be entered beside the record. Where that cannot be kept either, it has been said that it was lost.
+fn owe(home: &Home, entry: &Entry) {
+    let bytes = serde_json::to_vec(entry).unwrap_or_default();
+    home.write(OWED, &bytes).unwrap_or_default();
+}
+
+/// Enters an end that could not be entered when it came, if there is one.
+///
+/// # Errors
+///
+/// [`AccountingError`]; it is kept for the next who asks.
+pub fn settle(root: &StateRoot, workspace: &Workspace) -> Result<(), AccountingError> {
+    let home = workspace.home();
+    let Some(bytes) = home.read(OWED).ok().flatten() else {
+        return Ok(());
+    };
+    // Nobody else writes there, so what is no entry was not written to its end, and says nothing.
+    if let Ok(entry) = serde_json::from_slice(&bytes) {
+        enter(root, &entry, Disk::Awaited)?;
+    }
+    home.forget(OWED).unwrap_or_default();
+    Ok(())
 }
 
 fn subject<'a>(counted: &'a Counted<'a>) -> Subject<'a> {

@@ -3,6 +3,9 @@
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
+use rustix::event::PollFd;
+use rustix::event::PollFlags;
+use rustix::event::Timespec;
 use rustix::process::PidfdGetfdFlags;
 
 use crate::backend::Attendant;
@@ -13,6 +16,7 @@ use crate::init::report::Trouble;
 use crate::plan::step::Barrier;
 use crate::plan::step::Step;
 use crate::sys::Errno;
+use crate::sys::process;
 
 /// The index of a failure that belongs to no step: it happened on the way to the first.
 pub(super) const BEFORE_STEPS: usize = u32::MAX as usize;
@@ -57,6 +61,25 @@ impl Dialogue<'_> {
                     release(self.channel)?;
                 }
                 Some(Message::Born(_)) => return Err(BackendError::OutOfTurn),
+            }
+        }
+    }
+
+    /// Why something that somebody was to do to the process has failed: what the process has said of its own failure by now,
+    /// when that came first, or else `otherwise`.
+    pub(super) fn reason(&self, otherwise: BackendError) -> BackendError {
+        loop {
+            let mut heard = [PollFd::from_borrowed_fd(self.channel, PollFlags::IN)];
+            if rustix::event::poll(&mut heard, Some(&Timespec::default())) != Ok(1) {
+                return otherwise;
+            }
+            match Message::receive(self.channel) {
+                Ok(Some(Message::Failed { index, trouble })) => return self.failed(index, trouble),
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    return process::wait(self.process).map_or(otherwise, BackendError::Died);
+                }
+                Err(_) => return otherwise,
             }
         }
     }

@@ -54,6 +54,8 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
             if workspace.status()? == Status::Stopped {
                 bail!("cannot change the lease of {}: it has ended", args.name);
             }
+            refuse_what_is_being_ended(&workspace)
+                .with_context(|| format!("cannot change the lease of {}", args.name))?;
             let term = workspace.change_term(change)?;
             monitor::adopt(&store, &args.name)
                 .with_context(|| format!("nobody watches over the lease of {}", args.name))?;
@@ -68,10 +70,30 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A lease that has ended is extended only where its end makes the workspace stand still.
+fn refuse_what_is_being_ended(workspace: &Workspace) -> anyhow::Result<()> {
+    let over = |term: Term| term.has_expired(lease::now_us());
+    if workspace.on_expiry() != Expiry::Pause && workspace.term()?.is_some_and(over) {
+        bail!("it has ended, and the workspace is being ended; see ls for when it has been");
+    }
+    Ok(())
+}
+
+/// The moment so far from now, in the form of RFC 3339, which has four digits for a year.
+fn moment(left: Duration) -> String {
+    /// The last second of the year 9999.
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let end = now.unwrap_or_default().saturating_add(left);
+    match end <= LAST {
+        true => humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + end).to_string(),
+        false => "after the year 9999".to_owned(),
+    }
+}
+
 fn show(workspace: &Workspace, term: &Term) -> String {
     let now = lease::now_us();
     let left = Duration::from_micros(term.remaining_us(now));
-    let end = SystemTime::now() + left;
     let then = match workspace.on_expiry() {
         Expiry::Stop => "stop",
         Expiry::Pause => "pause",
@@ -85,10 +107,7 @@ fn show(workspace: &Workspace, term: &Term) -> String {
         ["granted".to_owned(), text(term.granted_us())],
         ["used".to_owned(), text(term.used_us(now))],
         ["remaining".to_owned(), text(term.remaining_us(now))],
-        [
-            "ends".to_owned(),
-            humantime::format_rfc3339_seconds(end).to_string(),
-        ],
+        ["ends".to_owned(), moment(left)],
         ["then".to_owned(), then.to_owned()],
         ["watched by".to_owned(), watched],
     ];

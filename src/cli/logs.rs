@@ -60,14 +60,27 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     let directory = estate::place(store.places(), &args.name);
     let mut reader =
         Reader::open(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    match show(args, &workspace, &mut reader) {
+        // Who has read enough, such as head(1), need not be told.
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        shown => shown.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn show(args: &Args, workspace: &Workspace, reader: &mut Reader) -> anyhow::Result<()> {
     let mut printer = Printer::new(args);
-    printer.first(&mut reader)?;
+    printer.first(reader)?;
     let mut goes_on = args.follow;
     while goes_on {
-        goes_on = monitor::wait_for_more(&workspace, &reader)?;
-        printer.next(&mut reader)?;
+        goes_on = monitor::wait_for_more(workspace, reader)?;
+        printer.next(reader)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
 struct Printer {

@@ -14,6 +14,7 @@ use crate::network::Places;
 use crate::network::Register;
 use crate::plan::network::Link;
 use crate::plan::network::Names;
+use crate::plan::network::Rate;
 
 /// Show networks, or remove one
 #[derive(Debug, clap::Args)]
@@ -66,6 +67,12 @@ struct Member {
     interface: String,
     addresses: Vec<IpAddr>,
     publish: Vec<String>,
+    /// Bits in a second that it may receive.
+    #[serde(rename = "in")]
+    inward: Rate,
+    /// Bits in a second that it may send.
+    #[serde(rename = "out")]
+    outward: Rate,
 }
 
 /// Runs `net`.
@@ -114,6 +121,8 @@ fn shown(register: Register, places: &Places) -> Shown {
         hostname: lease.hostname,
         addresses: lease.addresses,
         publish: lease.publish.iter().map(ToString::to_string).collect(),
+        inward: lease.inward,
+        outward: lease.outward,
         id,
     });
     Shown {

@@ -3,10 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use anyhow::bail;
 
 use crate::cli::session::Session;
+use crate::spec::asked::Expiry;
 use crate::spec::id::ContainerId;
 use crate::workspace::found::Workspace;
+use crate::workspace::lease;
+use crate::workspace::lease::Term;
 
 /// Let a paused workspace go on
 #[derive(Debug, clap::Args)]
@@ -17,8 +21,19 @@ pub(super) struct Args {
 
 /// Runs `resume`.
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
-    Workspace::find(&session.store()?, &args.id)
-        .and_then(|workspace| workspace.resume())
-        .with_context(|| format!("cannot resume {}", args.id))?;
+    let context = || format!("cannot resume {}", args.id);
+    let workspace = Workspace::find(&session.store()?, &args.id).with_context(context)?;
+    refuse_while_its_lease_keeps_it(&workspace).with_context(context)?;
+    workspace.resume().with_context(context)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What stands still because its lease has ended does so until that is extended.
+fn refuse_while_its_lease_keeps_it(workspace: &Workspace) -> anyhow::Result<()> {
+    let over = |term: Term| term.has_expired(lease::now_us());
+    if workspace.on_expiry() == Expiry::Pause && workspace.term()?.is_some_and(over) {
+        let id = &workspace.record().id;
+        bail!("its lease has ended; extend it: bulkhead lease {id} --extend SPAN");
+    }
+    Ok(())
 }

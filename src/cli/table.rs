@@ -1,5 +1,6 @@
 //! Text for standard output: tables as Go's tabwriter aligns them, because callers cut columns by their headings.
 
+use std::io::ErrorKind;
 use std::io::Write;
 
 use anyhow::Context;
@@ -38,10 +39,12 @@ pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
 /// Fails when standard output cannot take them.
 pub(super) fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .context("cannot write to standard output")
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    match written {
+        // Who has read enough, such as head(1), need not be told.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 #[cfg(test)]

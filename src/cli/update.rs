@@ -101,6 +101,18 @@ pub(super) struct Args {
     /// Bytes in a second that it can write to it; 0: none
     #[arg(long, value_name = "BYTES", value_parser = size)]
     io_write_reserve: Option<u64>,
+    /// Bits in a second that it receives whenever there are so many for it, such as 10mbit; 0: none
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    network_in_reserve: Option<Rate>,
+    /// Most bits in a second that it receives; -1: without limit
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    network_in_limit: Option<Rate>,
+    /// Bits in a second that it can send whenever it has so many; 0: none
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    network_out_reserve: Option<Rate>,
+    /// Most bits in a second that it sends; -1: without limit
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    network_out_limit: Option<Rate>,
     /// Most memory; the same as --memory
     #[arg(long, value_name = "BYTES", conflicts_with = "memory")]
     memory_limit: Option<String>,
@@ -114,6 +126,18 @@ fn cpus(word: &str) -> Result<u64, String> {
 
 fn size(word: &str) -> Result<u64, String> {
     quantity::bytes(word).ok_or_else(|| format!("not {}", quantity::BYTES))
+}
+
+/// A rate of the network as it is written; none when there shall be none any more.
+#[derive(Debug, Clone)]
+struct Rate(Option<String>);
+
+fn rate(word: &str) -> Result<Rate, String> {
+    match word {
+        "0" | "-1" => Ok(Rate(None)),
+        _ if quantity::bits_per_second(word).is_some() => Ok(Rate(Some(word.to_owned()))),
+        _ => Err(format!("not {}", quantity::RATE)),
+    }
 }
 
 /// Runs `update`.
@@ -188,7 +212,7 @@ impl Args {
     }
 
     /// What it shall be promised, as annotations.
-    fn promises(&self) -> BTreeMap<&'static str, String> {
+    fn promises(&self) -> BTreeMap<&'static str, Option<String>> {
         let cpu = self.cpu_reserve.map(quantity::cpus_text);
         let bytes = |amount: Option<u64>| amount.map(|bytes| bytes.to_string());
         let promises = [
@@ -197,10 +221,17 @@ impl Args {
             ("io.read.reserve", bytes(self.io_read_reserve)),
             ("io.write.reserve", bytes(self.io_write_reserve)),
         ];
-        let named = promises.into_iter();
-        named
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect()
+        let rates = [
+            ("network.in.reserve", &self.network_in_reserve),
+            ("network.in.limit", &self.network_in_limit),
+            ("network.out.reserve", &self.network_out_reserve),
+            ("network.out.limit", &self.network_out_limit),
+        ];
+        let rates = rates.into_iter();
+        let rates = rates.filter_map(|(key, rate)| Some((key, rate.as_ref()?.0.clone())));
+        let promises = promises.into_iter();
+        let promises = promises.filter_map(|(key, value)| Some((key, Some(value?))));
+        promises.chain(rates).collect()
     }
 
     /// The quota in a period that `--cpu-limit` is, or the quota and the period that were given.

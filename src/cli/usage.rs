@@ -11,16 +11,20 @@ use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
 
+use crate::accounting::AccountingError;
+use crate::accounting::Ledger;
 use crate::accounting::Usage;
 use crate::accounting::openmetrics;
 use crate::accounting::usage::Role;
 use crate::cli::figures;
+use crate::cli::log;
 use crate::cli::session::Session;
 use crate::cli::table;
 use crate::spec::id::ContainerId;
 use crate::spec::quantity;
 use crate::spec::state::Status;
 use crate::workspace::found::Workspace;
+use crate::workspace::record::Record;
 use crate::workspace::store::Store;
 
 /// Report what workspaces have used
@@ -56,9 +60,14 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     let wish = wish(args)?;
     let store = session.store()?;
     loop {
-        let found = look(&wish, &store, session)?;
-        let text = text(&wish, &found)?;
-        table::print(text.as_bytes())?;
+        let (found, missing) = look(&wish, &store, session)?;
+        if !found.is_empty() || missing.is_empty() {
+            let text = text(&wish, &found)?;
+            table::print(text.as_bytes())?;
+        }
+        if !missing.is_empty() {
+            bail!("{}", missing.join("; "));
+        }
         match wish.every {
             Some(every) if still_read(every) => {}
             _ => return Ok(ExitCode::SUCCESS),
@@ -68,12 +77,19 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
 
 /// A word after `--watch` that is no time is the first of the names.
 fn wish(args: &Args) -> anyhow::Result<Wish> {
-    let mut ids = args.ids.clone();
+    let mut ids: Vec<ContainerId> = Vec::new();
+    for id in &args.ids {
+        // Whoever is named twice is told of once.
+        if !ids.contains(id) {
+            ids.push(id.clone());
+        }
+    }
     let every = match &args.watch {
         None => None,
         Some(word) => Some(seconds(word).map_or_else(
             || match word.parse() {
                 Ok(id) => {
+                    ids.retain(|other| *other != id);
                     ids.insert(0, id);
                     Ok(Duration::from_secs(2))
                 }
@@ -98,29 +114,57 @@ fn seconds(word: &str) -> Option<Duration> {
         .filter(|span| !span.is_zero())
 }
 
-/// One that is named must be there; of all, one that is deleted meanwhile or has no cgroup does not matter.
-fn look(wish: &Wish, store: &Store, session: &Session) -> anyhow::Result<Vec<(Status, Usage)>> {
-    if !wish.ids.is_empty() {
-        let all = wish.ids.iter();
-        return all
-            .map(|id| of(store, id).with_context(|| format!("cannot tell the usage of {id}")))
-            .collect();
-    }
-    let mut found = Vec::new();
-    for id in store.ids()? {
+/// What is known, and why the rest is not. One that is named must be there; of all, one that is deleted meanwhile or was
+/// never counted does not matter.
+fn look(
+    wish: &Wish,
+    store: &Store,
+    session: &Session,
+) -> anyhow::Result<(Vec<(Status, Usage)>, Vec<String>)> {
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    let named = !wish.ids.is_empty();
+    let ids = match named {
+        true => wish.ids.clone(),
+        false => store.ids()?,
+    };
+    for id in ids {
         match of(store, &id) {
             Ok(usage) => found.push(usage),
+            Err(error) if named => {
+                let error = error.context(format!("cannot tell the usage of {id}"));
+                missing.push(log::one_line(&error));
+            }
             Err(error) => session.ignore(&format!("the usage of {id} is not known"), error),
         }
     }
-    Ok(found)
+    Ok((found, missing))
 }
 
-/// How a workspace stands and what it has used.
+/// How a workspace stands and what it has used. What counted one that has ended has gone, and its bill says what it used.
 pub(super) fn of(store: &Store, id: &ContainerId) -> anyhow::Result<(Status, Usage)> {
     let workspace = Workspace::find(store, id)?;
-    let usage = crate::accounting::sample(&workspace)?;
-    Ok((workspace.status()?, usage))
+    let status = workspace.status()?;
+    let usage = match crate::accounting::sample(&workspace) {
+        Err(AccountingError::Uncounted { .. }) if status == Status::Stopped => {
+            last_billed(store, workspace.record())?
+        }
+        sampled => sampled?,
+    };
+    Ok((status, usage))
+}
+
+fn last_billed(store: &Store, record: &Record) -> anyhow::Result<Usage> {
+    let ledger = Ledger::open(store.places()).context("cannot open the ledger")?;
+    let life = (record.id.to_string(), record.created.clone());
+    let mut last = None;
+    ledger
+        .replay(|entry| {
+            if entry.life() == life {
+                last = Some(entry.usage);
+            }
+        })
+        .context("cannot read the ledger")?;
+    last.context("it has ended and was not billed")
 }
 
 fn text(wish: &Wish, found: &[(Status, Usage)]) -> anyhow::Result<String> {

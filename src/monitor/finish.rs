@@ -45,12 +45,19 @@ impl Watch<'_> {
         drop(unmounting);
         let removes = over == Over::Removed || (self.passing && self.line.is_some());
         let line = self.line.take();
+        let unbilled = remarks.unbilled();
+        if let Some(text) = &unbilled {
+            self.remark(text);
+        }
         let finished = match (removes, released) {
             (true, released) => self.remove(released.is_ok(), &remarks),
             (false, Ok(())) => self.workspace.note_settled(),
             (false, failed) => failed,
         };
         if let Some(line) = line {
+            if let Some(text) = unbilled {
+                say_at_last(&line, &Word::Warning(text));
+            }
             say_at_last(&line, &Word::Ended(exit));
         }
         drop((remarks, remains));

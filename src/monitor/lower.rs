@@ -3,8 +3,10 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use crate::accounting::bill;
 use crate::monitor::MonitorError;
 use crate::monitor::failed;
+use crate::monitor::remarks;
 use crate::spec::id::ContainerId;
 use crate::sys::process;
 use crate::workspace::error::WorkspaceError;
@@ -41,6 +43,10 @@ pub fn lower(
         Ok(workspace) => {
             estate::keep(places, id, kept).map_err(WorkspaceError::from)?;
             end(&workspace, grace)?;
+            if let Err(error) = bill::settle(places, &workspace) {
+                let text = remarks::words(&error);
+                report.warning(&format!("ignoring that it cannot be billed: {text}"));
+            }
         }
         Err(WorkspaceError::Store(StoreError::Missing)) if kept || !estate::is_kept(places, id) => {
             return Err(StoreError::Missing.into());
@@ -56,6 +62,12 @@ fn end(workspace: &Workspace, grace: Duration) -> Result<(), MonitorError> {
     let init = workspace.open_first()?;
     let lived = init.is_some();
     if let Some(init) = init {
+        let pid = process::number_in_proc(init.as_fd());
+        // Nobody waits for a program that the kernel keeps the signal from.
+        let grace = match pid.is_ok_and(|pid| process::is_deaf_to(pid, TERMINATE)) {
+            true => Duration::ZERO,
+            false => grace,
+        };
         // One that has ended meanwhile, or does not stand still, is what is wanted.
         workspace.signal(TERMINATE).unwrap_or_default();
         workspace.resume().unwrap_or_default();

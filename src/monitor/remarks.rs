@@ -19,6 +19,8 @@ pub(super) struct Remarks<'a> {
     line: Option<&'a Line>,
     store: &'a Store,
     on_the_way: RefCell<Option<JoinHandle<()>>>,
+    /// Why the end is not on the bill.
+    unbilled: RefCell<Option<String>>,
 }
 
 impl<'a> Remarks<'a> {
@@ -35,7 +37,13 @@ impl<'a> Remarks<'a> {
             line: None,
             store,
             on_the_way: RefCell::default(),
+            unbilled: RefCell::default(),
         }
+    }
+
+    /// Why the end is not on the bill, if it is not.
+    pub(super) fn unbilled(&self) -> Option<String> {
+        self.unbilled.borrow().clone()
     }
 
     /// Waits for the disk in another thread; where there can be none, here.
@@ -86,10 +94,11 @@ impl Report for Remarks<'_> {
     fn ending(&self, last: &Counted<'_>, end: End) {
         match bill::ended(self.store.places(), last, end, Disk::Later) {
             Ok(()) => self.sync_beside(),
-            Err(error) => self.warning(&format!(
-                "ignoring that it cannot be billed: {}",
-                words(&error)
-            )),
+            Err(error) => {
+                let text = format!("ignoring that it cannot be billed: {}", words(&error));
+                self.warning(&text);
+                self.unbilled.replace(Some(text));
+            }
         }
     }
 }

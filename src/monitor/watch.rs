@@ -316,10 +316,16 @@ impl<'a> Watch<'a> {
         if self.program.is_none() {
             return Some(Over::Ended(None));
         }
+        let pid = self.program.as_ref().map(|program| program.pid);
+        // Nobody waits for a program that the kernel keeps the signal from.
+        let grace = match pid.is_some_and(|pid| process::is_deaf_to(pid, TERMINATE)) {
+            true => Duration::ZERO,
+            false => GRACE,
+        };
         self.signal(TERMINATE);
         // What stands still does not hear.
         self.workspace.resume().unwrap_or_default();
-        self.kill_at.get_or_insert_with(|| Instant::now() + GRACE);
+        self.kill_at.get_or_insert_with(|| Instant::now() + grace);
         None
     }
 
@@ -329,7 +335,7 @@ impl<'a> Watch<'a> {
         self.signal(KILL);
     }
 
-    fn remark(&mut self, text: &str) {
+    pub(super) fn remark(&mut self, text: &str) {
         if let Some(journal) = &mut self.journal {
             journal.remark(text);
         }

@@ -542,12 +542,12 @@ fn length_of(address: IpAddr, register: &Register) -> u8 {
     }
 }
 
-fn open() -> Result<Route> {
+pub(super) fn open() -> Result<Route> {
     Route::open().map_err(NetworkError::kernel("open a netlink socket"))
 }
 
 /// The kernel's id of the present uptime.
-fn boot_id() -> Result<String> {
+pub(super) fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     let id = std::fs::read_to_string(path).map_err(NetworkError::file("read", path))?;
     Ok(id.trim().to_owned())

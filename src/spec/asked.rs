@@ -478,14 +478,28 @@ pub(super) fn read_addresses(text: &str) -> Option<Vec<std::net::IpAddr>> {
 
 /// A text is no published port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not [HOST_IP:]HOST_PORT:PORT[/tcp|/udp]")]
-pub struct NotAPort(String);
+pub enum NotAPort {
+    /// It is not written as one.
+    #[error("{0:?} is not [HOST_IP:]HOST_PORT:PORT[/tcp|/udp]")]
+    Form(String),
+    /// Nothing that is sent there leaves the host's loopback interface.
+    #[error(
+        "{0:?}: [::1] cannot be published, since the kernel leads nothing away from there; take 127.0.0.1"
+    )]
+    Nowhere(String),
+}
 
 impl std::str::FromStr for Publish {
     type Err = NotAPort;
 
     fn from_str(text: &str) -> Result<Self, NotAPort> {
-        publish(text).ok_or_else(|| NotAPort(text.to_owned()))
+        let found = publish(text).ok_or_else(|| NotAPort::Form(text.to_owned()))?;
+        match found.address {
+            Some(std::net::IpAddr::V6(six)) if six.is_loopback() => {
+                Err(NotAPort::Nowhere(text.to_owned()))
+            }
+            _ => Ok(found),
+        }
     }
 }
 

@@ -190,6 +190,23 @@ pub fn stat(pid: i32) -> Result<Stat> {
     parse_stat(&text).ok_or(Errno::IO)
 }
 
+/// Whether the kernel keeps a signal from a process that did not ask for that: it is the first of its PID namespace, has no
+/// handler for the signal and neither holds it back nor ignores it (`pid_namespaces(7)`). Of a process that cannot be looked at that is not known, and not said.
+#[must_use]
+pub fn is_deaf_to(pid: i32, number: i32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    deaf(&text, number).unwrap_or_default()
+}
+
+fn deaf(status: &str, number: i32) -> Option<bool> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let numbers: Vec<&str> = field("NSpid:")?.split_ascii_whitespace().collect();
+    let set = |name| u64::from_str_radix(field(name)?.trim(), 16).ok();
+    let heard = set("SigCgt:")? | set("SigBlk:")? | set("SigIgn:")?;
+    let bit = 1_u64.checked_shl(u32::try_from(number - 1).ok()?)?;
+    Some(numbers.len() > 1 && numbers.last() == Some(&"1") && heard & bit == 0)
+}
+
 /// From here on a panic of any thread ends the whole process, as in a release build: a copy of the process must not unwind
 /// into what its parent was doing, and no thread goes on without another.
 pub fn abort_on_panic() {
@@ -329,6 +346,21 @@ pub fn execute(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_of_a_namespace_hears_what_it_has_asked_for() {
+        let status = |numbers: &str, held: &str, caught: &str| {
+            format!("NSpid:\t{numbers}\nSigBlk:\t{held}\nSigIgn:\t2\nSigCgt:\t{caught}\n")
+        };
+        assert_eq!(deaf(&status("77\t1", "0", "0"), 15), Some(true));
+        assert_eq!(deaf(&status("77\t1", "0", "4000"), 15), Some(false));
+        assert_eq!(deaf(&status("77\t1", "4000", "0"), 15), Some(false));
+        assert_eq!(deaf(&status("77\t1", "0", "4000"), 1), Some(true));
+        assert_eq!(deaf(&status("77\t1", "0", "4000"), 2), Some(false));
+        assert_eq!(deaf(&status("77\t8", "0", "0"), 15), Some(false));
+        assert_eq!(deaf(&status("77", "0", "0"), 15), Some(false));
+        assert_eq!(deaf("", 15), None);
+    }
 
     #[test]
     fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {

@@ -30,6 +30,7 @@ use crate::workspace::record::Record;
 use crate::workspace::report::Report;
 use crate::workspace::store;
 use crate::workspace::store::Store;
+use crate::workspace::wiring;
 
 /// What is to be otherwise; what is not named stays as it is.
 #[derive(Debug, Default)]
@@ -38,8 +39,8 @@ pub struct Change {
     pub resources: Resources,
     /// Lines of `schemata` for its class of cache and memory bandwidth.
     pub shares: Vec<String>,
-    /// What it is promised: annotations without their prefix.
-    pub promises: BTreeMap<&'static str, String>,
+    /// What it is promised, and its rates: annotations without their prefix, none for those that shall be no more.
+    pub promises: BTreeMap<&'static str, Option<String>>,
 }
 
 /// Changes the limits of a workspace, and what it is promised.
@@ -70,16 +71,7 @@ pub fn update(
         report.warning(ignored);
     }
     let mut record = workspace.record.clone();
-    let grant = if change.promises.is_empty() {
-        None
-    } else {
-        let promises = change.promises.iter();
-        let promises = promises.map(|(key, value)| (format!("{PREFIX}{key}"), value.clone()));
-        record.annotations.extend(promises);
-        let guarantee = Asked::of(&record.annotations)?.guarantee;
-        plan::cgroup::promise(&record.place, &guarantee, &host, &mut limits)?;
-        admission::admit(store, &record)?
-    };
+    let grant = promise(store, change, &mut record, (&host, &mut limits))?;
     record.weight = limits.cpu_weight().or(record.weight);
     record.disk_shares = limits.disk_shares(&record.disk_shares);
     if let Some(extent) = &mut record.machine {
@@ -92,16 +84,53 @@ pub fn update(
         Some(processors) => processors.hold(&change.resources)?,
         None => None,
     };
-    let changed = put_in_force(&workspace, &record, &mut enclosure, &limits);
+    let changed = connect_anew(store, change, (&workspace.record, &record))
+        .and_then(|()| put_in_force(&workspace, &record, &mut enclosure, &limits));
     if changed.is_err() {
+        // The first error is the one to tell.
+        connect_anew(store, change, (&record, &workspace.record)).unwrap_or_default();
         shares.put_back(&record);
         if let (Some(mut processors), Some(held)) = (processors, held) {
-            // The first error is the one to tell.
             processors.hold(&held).map(drop).unwrap_or_default();
         }
     }
     changed?;
     weigh(store, grant, &record)
+}
+
+/// Writes into the record what it is promised from now on, if that is there; the grant is to be kept until the record stands.
+fn promise(
+    store: &Store,
+    change: &Change,
+    record: &mut Record,
+    (host, limits): (&Host, &mut Limits),
+) -> Result<Option<Grant>, WorkspaceError> {
+    if change.promises.is_empty() {
+        return Ok(None);
+    }
+    for (key, value) in &change.promises {
+        let key = format!("{PREFIX}{key}");
+        match value {
+            Some(value) => record.annotations.insert(key, value.clone()),
+            None => record.annotations.remove(&key),
+        };
+    }
+    let guarantee = Asked::of(&record.annotations)?.guarantee;
+    plan::cgroup::promise(&record.place, &guarantee, host, limits)?;
+    admission::admit(store, record)
+}
+
+/// Lets the rates of the second record hold in place of those of the first, when they are among what is changed.
+fn connect_anew(
+    store: &Store,
+    change: &Change,
+    (before, after): (&Record, &Record),
+) -> Result<(), WorkspaceError> {
+    let mut keys = change.promises.keys();
+    match keys.any(|key| key.starts_with("network.")) && before.annotations != after.annotations {
+        true => wiring::regrant(after, store.places()),
+        false => Ok(()),
+    }
 }
 
 /// Writes the record before the limits: if this command is killed between them, the next time that workspaces are

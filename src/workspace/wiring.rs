@@ -112,10 +112,27 @@ pub(super) fn plan(
     let name = hostname(&blueprint.spec);
     let name = if name.is_empty() { id } else { name };
     let mut plan = NetworkPlan::of(bridged, id, name, &places.path);
+    plan.capacity = carried(bridged, places)?;
+    Ok(Some(plan))
+}
+
+/// Lets the rates that a record asks for hold for a workspace that runs; nothing when its network is not ours.
+pub(super) fn regrant(record: &Record, places: &StateRoot) -> Result<(), WorkspaceError> {
+    let asked = Asked::of(&record.annotations)?;
+    let Some(bridged) = asked_for(&asked) else {
+        return Ok(());
+    };
+    let id = record.id.as_str();
+    let mut plan = NetworkPlan::of(bridged, id, id, &places.path);
+    plan.capacity = carried(bridged, places)?;
+    Ok(network::regrant(&plan, &self::places(places))?)
+}
+
+/// What the network of a workspace carries, when that counts for it.
+fn carried(bridged: &Bridged, places: &StateRoot) -> Result<Option<Capacity>, WorkspaceError> {
     let rates = [bridged.inward, bridged.outward];
     let reserved = rates.iter().any(|rate| rate.reserve_bps.is_some());
-    plan.capacity = capacity(&places.host, &bridged.bridge, reserved)?;
-    Ok(Some(plan))
+    capacity(&places.host, &bridged.bridge, reserved)
 }
 
 /// Connects the workspace whose first process is `pid`, and tells its programs of it.

@@ -85,10 +85,17 @@ pub(super) fn create(
     let Spawned { pid, pidfd } = born;
     // The child is at work, and we would only wait.
     seal::settle();
+    let dialogue = Dialogue {
+        steps: &plan.steps,
+        channel: here.as_fd(),
+        process: pidfd.as_fd(),
+        pid,
+    };
+    // A process that has failed by itself is why nobody could attend to it.
     let built = attendant
         .born(pid)
-        .map_err(BackendError::Attendant)
-        .and_then(|()| build(plan, &here, &pidfd, pid, attendant));
+        .map_err(|error| dialogue.reason(BackendError::Attendant(error)))
+        .and_then(|()| build(plan, &dialogue, attendant));
     if let Err(error) = built {
         process::end(pidfd.as_fd());
         return Err(error);
@@ -105,17 +112,10 @@ pub(super) fn create(
 /// Attends to the process until it waits for its start.
 fn build(
     plan: &Plan,
-    channel: &OwnedFd,
-    process: &OwnedFd,
-    pid: i32,
+    dialogue: &Dialogue<'_>,
     attendant: &mut dyn Attendant,
 ) -> Result<(), BackendError> {
-    let dialogue = Dialogue {
-        steps: &plan.steps,
-        channel: channel.as_fd(),
-        process: process.as_fd(),
-        pid,
-    };
+    let (pid, channel) = (dialogue.pid, dialogue.channel);
     loop {
         match dialogue.next(attendant)? {
             Turn::At(Barrier::Outside) => {
@@ -126,15 +126,15 @@ fn build(
                 }
                 outside::apply(pid, &plan.outside)?;
                 attendant.place(pid).map_err(BackendError::Attendant)?;
-                dialogue::release(channel.as_fd())?;
+                dialogue::release(channel)?;
             }
             Turn::At(Barrier::RuntimeHooks) => {
                 attendant.hooks(pid).map_err(BackendError::Attendant)?;
-                dialogue::release(channel.as_fd())?;
+                dialogue::release(channel)?;
             }
             Turn::At(Barrier::Start) => return Ok(()),
             Turn::Gone => {
-                let exit = process::wait(process.as_fd())
+                let exit = process::wait(dialogue.process)
                     .map_err(BackendError::kernel("wait for the process"))?;
                 return Err(BackendError::Died(exit));
             }

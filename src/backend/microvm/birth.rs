@@ -88,11 +88,7 @@ pub(super) fn create(
     .map_err(BackendError::kernel("make the process"))?;
     drop(handed);
     drop((listener, there, disks));
-    let built = attendant
-        .born(born.pid)
-        .map_err(BackendError::Attendant)
-        .and_then(|()| build(wall, &here, &born, attendant));
-    if let Err(error) = built {
+    if let Err(error) = attend(wall, &here, &born, attendant) {
         process::end(born.pidfd.as_fd());
         return Err(error);
     }
@@ -122,8 +118,9 @@ fn is_own(namespace: &OwnedFd) -> bool {
     matches!((own, one), (Ok(own), Ok(one)) if (own.st_dev, own.st_ino) == (one.st_dev, one.st_ino))
 }
 
-/// Attends to the process until the program in its guest waits for its start.
-fn build(
+/// Attends to the process until the program in its guest waits for its start; one that has failed by itself is why nobody
+/// could do anything to it.
+fn attend(
     wall: &MicroVm<'_>,
     channel: &OwnedFd,
     born: &Spawned,
@@ -138,22 +135,36 @@ fn build(
         process: born.pidfd.as_fd(),
         pid: born.pid,
     };
+    let ready = attendant.born(born.pid);
+    ready.map_err(|error| dialogue.reason(BackendError::Attendant(error)))?;
+    build(&dialogue, attendant)
+}
+
+/// Answers until the program in its guest waits for its start.
+fn build(
+    dialogue: &Dialogue<'_>,
+    attendant: &mut dyn Attendant,
+) -> std::result::Result<(), BackendError> {
     loop {
         match dialogue.next(attendant)? {
             Turn::At(Barrier::Outside) => {
-                attendant.place(born.pid).map_err(BackendError::Attendant)?;
+                attendant
+                    .place(dialogue.pid)
+                    .map_err(BackendError::Attendant)?;
             }
             Turn::At(Barrier::RuntimeHooks) => {
-                attendant.hooks(born.pid).map_err(BackendError::Attendant)?;
+                attendant
+                    .hooks(dialogue.pid)
+                    .map_err(BackendError::Attendant)?;
             }
             Turn::At(Barrier::Start) => return Ok(()),
             Turn::Gone => {
-                let exit = process::wait(born.pidfd.as_fd())
+                let exit = process::wait(dialogue.process)
                     .map_err(BackendError::kernel("wait for the process"))?;
                 return Err(BackendError::Died(exit));
             }
         }
-        dialogue::release(channel.as_fd())?;
+        dialogue::release(dialogue.channel)?;
     }
 }
 

@@ -133,7 +133,8 @@ impl Word for Addresses {
 }
 
 impl Word for Port {
-    const EXPECTED: &'static str = "[HOST_IP:]HOST_PORT:PORT[/tcp|/udp], such as 8080:80/tcp";
+    const EXPECTED: &'static str =
+        "[HOST_IP:]HOST_PORT:PORT[/tcp|/udp], such as 8080:80/tcp, and HOST_IP is not ::1";
     const NAME: &'static str = "Port";
     const PATTERN: &'static str = r"^(.+:)?[0-9]+:[0-9]+(/(tcp|udp))?$";
 

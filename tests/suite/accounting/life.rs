@@ -9,6 +9,7 @@ use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::home::eventually;
+use crate::up::Document;
 
 /// A bundle that is billed.
 pub(super) fn billed(bundle: Bundle) -> Bundle {
@@ -121,4 +122,65 @@ pub(super) fn total(stat: &std::path::Path) -> u64 {
         .lines()
         .find_map(|line| line.strip_prefix("usage_usec "));
     line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn an_end_that_could_not_be_entered_is_told_of_and_entered_when_the_rest_goes() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let document = Document::new(
+        &home,
+        "while [ ! -e /end ]; do sleep 0.05; done; exit 3",
+        "",
+    );
+    document.up(&home);
+    let created = || words(&entries(&home, &document.id));
+    eventually("its first line", || created() == ["created -"]);
+    let ledger = home.root().join("@data/ledger");
+    let aside = ledger.with_extension("aside");
+    std::fs::rename(&ledger, &aside).unwrap();
+    std::fs::write(&ledger, "").unwrap();
+    let pid = home.pid(&document.id);
+    crate::up::signal(pid, "-KILL");
+    document.becomes(&home, "stopped");
+    let told = || home.bulkhead(["logs", &document.id]).err;
+    eventually("words about it", || told().contains("cannot be billed"));
+    std::fs::remove_file(&ledger).unwrap();
+    std::fs::rename(&aside, &ledger).unwrap();
+    document.down(&home);
+    let words = words(&entries(&home, &document.id));
+    assert_eq!(words.len(), 2, "{words:?}");
+    assert!(words[1].starts_with("ended "), "{words:?}");
+}
+
+#[test]
+fn what_one_that_has_ended_used_is_told_from_its_bill() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let document = Document::new(
+        &home,
+        "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done",
+        "",
+    );
+    document.up(&home);
+    document.becomes(&home, "stopped");
+    let total = || {
+        entries(&home, &document.id)
+            .pop()
+            .unwrap()
+            .usage
+            .cpu
+            .total_us
+    };
+    let told = home.bulkhead(["usage", &document.id, "-f", "json"]).ok();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["cpu"]["total_us"], total());
+    let said = home.bulkhead(["usage", "nobody", &document.id, &document.id]);
+    assert_eq!(
+        said.out.matches(document.id.as_str()).count(),
+        1,
+        "{said:?}"
+    );
+    assert!(said.failed().contains("the usage of nobody"));
+    document.down(&home);
 }

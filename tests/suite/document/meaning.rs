@@ -132,7 +132,7 @@ fn what_oci_cannot_say_is_asked_in_annotations() {
             publish: vec![
                 port(None, 8080, 80, Transport::Tcp),
                 port(Some("127.0.0.1"), 5353, 53, Transport::Udp),
-                port(Some("::1"), 8443, 443, Transport::Tcp),
+                port(Some("2001:db8::1"), 8443, 443, Transport::Tcp),
             ],
             mtu: Some(1400),
             inward: rate(10_000_000, 100_000_000),

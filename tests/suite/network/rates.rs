@@ -20,6 +20,7 @@ use super::left;
 use crate::need;
 use crate::support::home::Home;
 use crate::support::home::eventually;
+use crate::up::Document;
 
 /// The part of a full Ethernet frame that is TCP's payload.
 const PAYLOAD: f64 = 1448.0 / 1514.0;
@@ -147,6 +148,71 @@ fn limits_hold_within_five_percent_in_both_directions() {
         left(&home, &["net"], &[&member.plan.id]),
         Vec::<String>::new()
     );
+}
+
+#[test]
+fn rates_are_changed_while_the_workspace_is_connected() {
+    need!(root, iperf3);
+    let home = Home::new();
+    let member = member(&home, Rate::default(), rate(None, Some(40_000_000)), None);
+    let port = super::port();
+    let _server = server(port);
+    for limit in [10_000_000_u32, 30_000_000] {
+        let mut plan = member.plan.clone();
+        plan.outward = rate(None, Some(limit.into()));
+        network::regrant(&plan, &places(&home)).unwrap();
+        let found = measured(&member, bridge(&member), port, &[]) / PAYLOAD;
+        let off = (found / f64::from(limit) - 1.0).abs();
+        assert!(off < 0.05, "{found} bit/s of {limit}");
+    }
+    let mut plan = member.plan.clone();
+    plan.outward = rate(Some(10_000_000), None);
+    let refused = network::regrant(&plan, &places(&home))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("network.out.reserve"), "{refused}");
+    plan.outward = Rate::default();
+    network::regrant(&plan, &places(&home)).unwrap();
+    let found = measured(&member, bridge(&member), port, &[]);
+    assert!(found > 100_000_000.0, "{found} bit/s without a limit");
+    network::detach(&member.plan.id, &places(&home), &mut Remains::default()).unwrap();
+    assert_eq!(
+        left(&home, &["net"], &[&member.plan.id]),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn update_changes_what_a_workspace_may_send_and_is_promised() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let document = Document::sleeper(&home, "[network]\nout = { limit = \"40mbit\" }\n");
+    document.up(&home);
+    let lease = || {
+        let text = home.bulkhead(["net", "inspect", "default"]).ok();
+        let network: serde_json::Value = serde_json::from_str(&text).unwrap();
+        network["workspaces"][0].clone()
+    };
+    let id = document.id.as_str();
+    let update = |words: &[&str]| home.bulkhead([&["update"], words, &[id]].concat());
+    update(&["--network-out-limit", "5mbit"]).ok();
+    assert!(lease().to_string().contains("5000000"), "{}", lease());
+    update(&["--network-out-limit", "-1", "--network-in-reserve", "3mbit"]).ok();
+    let after = lease().to_string();
+    assert!(
+        after.contains("3000000") && !after.contains("5000000"),
+        "{after}"
+    );
+    let refused = update(&["--network-in-reserve", "4000gbit"]).failed();
+    assert!(refused.contains("network.in.reserve"), "{refused}");
+    assert_eq!(lease().to_string(), after);
+    document.down(&home);
+    let document = Document::sleeper(&home, "");
+    document.up(&home);
+    let update = ["update", "--network-in-limit", "1mbit", &document.id];
+    let refused = home.bulkhead(update).failed();
+    assert!(refused.contains("network.in.limit"), "{refused}");
+    document.down(&home);
 }
 
 /// Sees to it that there was a flood: what went through is at least half of what was left by the reserve.

@@ -92,12 +92,16 @@ fn a_name_that_is_taken_is_refused_and_its_owner_unharmed() {
 fn a_program_that_is_not_there_leaves_nothing() {
     need!(root);
     let home = Home::new();
-    let document = Document::new(&home, "true", "");
-    let text = std::fs::read_to_string(document.file()).unwrap();
-    std::fs::write(document.file(), text.replace("/bin/sh", "/bin/no")).unwrap();
-    let error = said(document.attached(&home)).failed();
-    assert!(error.contains("no such file or directory"), "{error}");
-    document.vanishes(&home);
+    // Whoever makes a link for it must not be what is told of.
+    for more in ["", "[network]\n"] {
+        let document = Document::new(&home, "true", more);
+        let text = std::fs::read_to_string(document.file()).unwrap();
+        std::fs::write(document.file(), text.replace("/bin/sh", "/bin/no")).unwrap();
+        let error = said(document.attached(&home)).failed();
+        let words = "exec: \"/bin/no\": no such file or directory";
+        assert!(error.contains(words), "{error}");
+        document.vanishes(&home);
+    }
 }
 
 #[test]

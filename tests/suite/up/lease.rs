@@ -81,12 +81,54 @@ fn one_that_stands_still_goes_on_when_it_is_extended() {
     in_time(&begun, TTL, "its standstill", || {
         document.status(&home) == "paused"
     });
+    let refused = home.bulkhead(["resume", &document.id]).failed();
+    let way_out = format!("bulkhead lease {} --extend", document.id);
+    assert!(refused.contains(&way_out), "{refused}");
+    assert_eq!(document.status(&home), "paused");
     home.bulkhead(["lease", &document.id, "--extend", "1h"])
         .ok();
     document.becomes(&home, "running");
     let left = document.row(&home)["lease"]["remaining_us"].as_u64();
     assert!(left.is_some_and(|left| left > 3_590_000_000), "{left:?}");
     document.down(&home);
+}
+
+#[test]
+fn one_that_cannot_hear_is_not_waited_for() {
+    need!(root);
+    let home = Home::new();
+    // It is the first of its namespace and has no handler, so the kernel keeps the signal from it.
+    let document = Document::sleeper(&home, &lease("1200ms", "stop"));
+    let begun = begun(|| document.up(&home));
+    in_time(&begun, TTL, "its end", || {
+        document.status(&home) == "stopped"
+    });
+    document.down(&home);
+    let document = Document::sleeper(&home, "");
+    document.up(&home);
+    let asked = Instant::now();
+    home.bulkhead(["down", &document.id]).ok();
+    let took = asked.elapsed();
+    document.vanishes(&home);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn one_that_is_being_ended_is_granted_nothing_more() {
+    need!(root);
+    let home = Home::new();
+    let script = "trap : TERM; while :; do sleep 0.05; done";
+    let document = Document::new(&home, script, &lease("200ms", "stop"));
+    document.up(&home);
+    let told = || home.bulkhead(["logs", &document.id]).err;
+    eventually("the end of its lease", || {
+        told().contains("its lease has ended")
+    });
+    let refused = home
+        .bulkhead(["lease", &document.id, "--extend", "1h"])
+        .failed();
+    assert!(refused.contains("being ended"), "{refused}");
+    home.bulkhead(["down", "-t", "0", &document.id]).ok();
 }
 
 #[test]
@@ -231,6 +273,9 @@ fn the_lease_is_told_in_words() {
     ] {
         assert!(text.contains(words), "{words:?} in {text}");
     }
+    let far = ["lease", &document.id, "--extend", "90000000h"];
+    let text = home.bulkhead(far).ok();
+    assert!(text.contains("after the year 9999"), "{text}");
     let wrong = home.bulkhead(["lease", &document.id, "--extend", "soon"]);
     assert!(wrong.failed().contains("a span of time such as"));
     document.down(&home);
