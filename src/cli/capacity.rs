@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::cli::session::Session;
 use crate::cli::table;
+use crate::host::cgroup::Cgroups;
 use crate::plan::admission;
 use crate::plan::admission::Resource;
 use crate::workspace::admission::Survey;
@@ -28,12 +29,27 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     let survey = survey(&session.store()?).context("cannot find what can be promised")?;
     let text = match args.format.as_str() {
-        "table" => table::aligned(&rows(&survey)),
+        "table" => table::aligned(&rows(&survey)) + &remarks(&Cgroups::look()?),
         "json" => serde_json::to_string_pretty(&document(&survey))? + "\n",
         other => bail!("invalid format option: {other}"),
     };
     table::print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why nothing of a resource can be promised here though it is free.
+fn remarks(cgroups: &Cgroups) -> String {
+    let missing = ["cpu", "memory"].into_iter();
+    let missing = missing.filter(|controller| !cgroups.controllers.contains(*controller));
+    missing
+        .map(|controller| match cgroups.legacy.get(controller) {
+            Some(place) => format!(
+                "{controller}: cannot be promised, its controller is bound to cgroup v1 at {}; see host\n",
+                place.display()
+            ),
+            None => format!("{controller}: cannot be promised, there is no controller for it; see host\n"),
+        })
+        .collect()
 }
 
 /// What there is of, and what anybody holds of.

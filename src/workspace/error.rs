@@ -125,6 +125,16 @@ pub enum WorkspaceError {
     /// Its state does not allow it.
     #[error(transparent)]
     NotNow(#[from] NotNow),
+    /// Its directory was removed while its processes run.
+    #[error(
+        "the directory of {id} is gone, and processes are in {}: if they are its own, write 1 to cgroup.kill there, and delete it again", .cgroup.display()
+    )]
+    Orphaned {
+        /// Its name.
+        id: String,
+        /// Its cgroup, by the usual name.
+        cgroup: PathBuf,
+    },
     /// It has not ended.
     #[error("cannot delete container {id} that is not stopped: {status}")]
     NotStopped {

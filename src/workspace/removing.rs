@@ -1,6 +1,7 @@
 //! Removes what a workspace is on the host, in the order that lets a removal be repeated; errors are collected.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -9,9 +10,11 @@ use crate::enclosure::EnclosureError;
 use crate::enclosure::Place;
 use crate::enclosure::counters::machine::MachineCounters;
 use crate::enclosure::rdt;
+use crate::host::cgroup::Cgroups;
 use crate::spec::asked::Asked;
 use crate::spec::id::ContainerId;
 use crate::spec::state::Status;
+use crate::sys::Errno;
 use crate::sys::ending;
 use crate::sys::process;
 use crate::sys::process::Exit;
@@ -58,12 +61,40 @@ pub fn delete(
     report: &dyn Report,
 ) -> Result<(), WorkspaceError> {
     let home = match store.open(id) {
-        Err(StoreError::Missing) if force => return Ok(estate::discard(store, id).map(drop)?),
+        Err(StoreError::Missing) if force => {
+            refuse_what_still_runs(store, id)?;
+            return Ok(estate::discard(store, id).map(drop)?);
+        }
         answer => answer?,
     };
     delete_at(home, id, force, report)?;
     // Nothing holds it any more, unless it has been made anew already.
     Ok(estate::discard(store, id).map(drop)?)
+}
+
+/// The files of a document whose workspace has lost its directory may still be in use. Only the usual name of its cgroup is
+/// left to go by, so nobody is killed for that.
+fn refuse_what_still_runs(store: &Store, id: &ContainerId) -> Result<(), WorkspaceError> {
+    if !estate::place(store.places(), id).exists() {
+        return Ok(());
+    }
+    let cgroups = Cgroups::look().map_err(|error| WorkspaceError::Kernel {
+        what: "look for its cgroup",
+        source: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+    })?;
+    let cgroup = cgroups
+        .mount
+        .map(|mount| mount.join("bulkhead").join(id.as_str()));
+    let events = |cgroup: &PathBuf| std::fs::read_to_string(cgroup.join("cgroup.events"));
+    match cgroup {
+        Some(cgroup) if events(&cgroup).is_ok_and(|text| text.contains("populated 1")) => {
+            Err(WorkspaceError::Orphaned {
+                id: id.to_string(),
+                cgroup,
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn delete_at(

@@ -216,3 +216,17 @@ fn a_limit_in_cpus_is_a_quota_of_the_usual_period() {
         .ok();
     assert_eq!(scene.read(&id, "cpu.max"), "max 100000");
 }
+
+#[test]
+fn what_no_controller_keeps_is_said_not_to_be_promised() {
+    need!(root, cgroup2);
+    let scene = Scene::new();
+    let top = scene.pool.path();
+    let controllers = super::read(&top.with_file_name("cgroup.controllers"));
+    let table = scene.home.bulkhead(["capacity"]).ok();
+    for controller in ["cpu", "memory"] {
+        let there = controllers.split(' ').any(|one| one == controller);
+        let said = table.contains(&format!("{controller}: cannot be promised"));
+        assert_eq!(said, !there, "{controllers:?}: {table}");
+    }
+}

@@ -195,3 +195,22 @@ fn one_of_an_earlier_uptime_is_swept_away() {
     assert!(done.contains("before the host was restarted"), "{done}");
     assert_eq!(residue::of(&home, &id), Vec::<String>::new());
 }
+
+#[test]
+fn the_files_of_one_whose_directory_is_lost_stay_while_it_runs() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let document = Document::sleeper(&home, "");
+    document.up(&home);
+    let (pid, monitor) = (home.pid(&document.id), document.monitor(&home));
+    let directory = home.root().join(&document.id);
+    let aside = home.beside("aside");
+    signal(monitor, "-KILL");
+    std::fs::rename(&directory, &aside).unwrap();
+    let refused = home.bulkhead(["delete", "--force", &document.id]).failed();
+    assert!(refused.contains("cgroup.kill"), "{refused}");
+    assert!(document.estate(&home).exists());
+    assert!(lives(pid));
+    std::fs::rename(&aside, &directory).unwrap();
+    document.down(&home);
+}
