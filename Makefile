@@ -24,11 +24,12 @@ guest: setup ## what microVMs boot on this host: Debian's cloud kernel and the a
 guest-kernel: setup ## the same with a slim kernel of our own, from Debian's sources; boots faster
 	@.ci/guest slim
 
-demo: build ## workspaces with network, guarantees and bill, behind both walls, here and in the test machine
+demo: build ## a container's life; workspaces with network and bill, behind both walls; here and in the test machine
+	BULKHEAD=$(CURDIR)/$(product) examples/life
 	BULKHEAD=$(CURDIR)/$(product) examples/demo
 	.ci/guest --root $(demo) stock
 	tests/host/run --systemd --env BULKHEAD=$(CURDIR)/$(product) --with $(demo) \
-	    --env BULKHEAD_GUESTS=$(CURDIR)/$(demo)/@data/guests -- sh -c 'modprobe kvm_amd; exec examples/demo'
+	    --env BULKHEAD_GUESTS=$(CURDIR)/$(demo)/@data/guests -- sh -c 'modprobe kvm_amd; examples/life && exec examples/demo'
 
 check: setup ## formatting, lints, licences, scripts
 	@.ci/check

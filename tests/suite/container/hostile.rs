@@ -345,7 +345,12 @@ fn a_console_must_come_from_a_devpts_of_the_containers_own() {
     fs::create_dir_all(bundle.rootfs("/dev/pts")).unwrap();
     fs::write(bundle.rootfs("/dev/pts/ptmx"), "").unwrap();
     let words = home.run(&bundle).failed();
-    assert!(words.contains("terminal"), "{words}");
+    // Nothing is asked of what is none.
+    let reason = "not the device that it should be";
+    assert!(
+        words.contains("terminal") && words.contains(reason),
+        "{words}"
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::refused;
 use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
+use crate::support::home::Said;
 use crate::support::wall;
 
 #[test]
@@ -22,8 +23,18 @@ fn the_program_has_its_user_and_all_its_groups() {
 #[test]
 fn no_group_of_the_caller_is_left() {
     need!(root, cgroup2);
-    let seen = inside("grep Groups /proc/self/status", |_| {});
-    assert_eq!(seen.trim_end(), "Groups:");
+    let (home, bundle) = (Home::new(), Bundle::shell("grep Groups /proc/self/status"));
+    let plain = home.command();
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--groups", "4,20"]).arg(plain.get_program());
+    command.args(plain.get_args()).args(["run", "-b"]);
+    let said: Said = command
+        .arg(bundle.path())
+        .arg(home.id())
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(said.ok().trim_end(), "Groups:");
 }
 
 #[test]

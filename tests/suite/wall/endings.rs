@@ -97,7 +97,6 @@ fn a_machine_whose_process_does_what_it_may_not_is_stopped_for_that() {
     need!(machine, kvm, strace);
     let takes_over = |walled: &Walled| {
         let vmm = walled.processes()["@vmm"].to_string();
-        let begun = Instant::now();
         let mut hand = Command::new("strace")
             .args([
                 "-qq",
@@ -111,8 +110,9 @@ fn a_machine_whose_process_does_what_it_may_not_is_stopped_for_that() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
+        // The hand takes its time to be there, and goes with the process that it held.
         hand.wait().unwrap();
-        begun
+        Instant::now()
     };
     let words = "the VMM made a system call that it may not make";
     ends("filter", takes_over, Some(words));

@@ -150,7 +150,7 @@ fn hashes() -> BTreeMap<PathBuf, Vec<u8>> {
 const HOSTILE: &str = "
     mknod /dev/disk b 254 0; (echo x >/dev/disk) 2>&1; (cat </dev/disk) 2>&1
     mknod /dev/memory c 1 1; (cat </dev/memory) 2>&1
-    (echo x >/proc/1/exe) 2>&1; (echo x >/proc/1/root/init) 2>&1; ls /init 2>&1; true";
+    (echo x >/proc/1/exe) 2>&1; ls /init 2>&1; (echo x >/proc/1/root/init) 2>&1; true";
 
 #[test]
 fn the_processes_of_a_machine_have_no_rights_and_use_nothing_when_it_is_idle() {
