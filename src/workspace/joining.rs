@@ -86,15 +86,11 @@ impl Workspace {
         receipts: &Receipts,
     ) -> Result<Option<Exit>, WorkspaceError> {
         self.may_enter(errand.ignore_paused)?;
-        let descriptors = Descriptors::find(errand.preserve_fds)?;
+        let descriptors = Descriptors::preserved(errand.preserve_fds)?;
         if self.record.machine.is_some() {
             machine::foreign_to_exec(&errand.process, descriptors.count)?;
             machine::unlabelled(&mut errand.process);
         }
-        errand
-            .process
-            .env
-            .extend(descriptors.environment.iter().cloned());
         let plan = self.exec_plan(spec, &errand, descriptors.count)?;
         let callers = receipts
             .console_socket

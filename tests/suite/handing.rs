@@ -230,24 +230,28 @@ fn only_descriptors_that_are_to_be_kept_are_handed_in() {
     let word = home.beside("word");
     std::fs::write(&word, "kept\n").unwrap();
     let line = format!(
-        "exec {} --root {} run -b {} $1 {id} 3<{} 4</dev/null 5</dev/null",
+        "export LISTEN_PID=${{2:-$$}}; exec {} --root {} run -b {} $1 {id} 3<{} 4</dev/null 5</dev/null",
         env!("CARGO_BIN_EXE_bulkhead"),
         home.root().display(),
         bundle.path().display(),
         word.display(),
     );
-    let run = |option: &str, listen: &str| {
+    let run = |option: &str, listen: &str, whose: &str| {
         let mut command = std::process::Command::new("/bin/sh");
-        command.args(["-c", &line, "sh", option]);
         command
+            .args(["-c", &line, "sh", option, whose])
             .env_remove("LISTEN_FDS")
             .envs((!listen.is_empty()).then_some(("LISTEN_FDS", listen)));
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
     // Beside the streams, ls has the directory that it reads.
-    assert_eq!(run("--preserve-fds=1", ""), "5\nkept\n\n");
-    assert_eq!(run("--no-pivot=false", "2"), "6\nkept\n2 1\n");
-    assert!(run("--no-pivot=false", "").starts_with("4\n"));
+    assert_eq!(run("--preserve-fds=1", "", ""), "5\nkept\n\n");
+    assert_eq!(run("--no-pivot=false", "2", ""), "6\nkept\n2 1\n");
+    assert!(run("--no-pivot=false", "", "").starts_with("4\n"));
+    // Not for this process, so neither handed on nor read.
+    for listen in ["2", "two"] {
+        assert!(run("--no-pivot=false", listen, "1").starts_with("4\n"));
+    }
 }
 
 #[test]
