@@ -213,11 +213,16 @@ pub(super) fn found(
         report.warning(remark);
     }
     record.place = enclosure.place().clone();
+    if enclosure.was_there() {
+        home.note(store::FOUND, &enclosure.directory().unwrap_or_default())?;
+    }
     if enclosure.exists() {
         // From here on whoever is in there belongs to this workspace, and may be killed. What is not claimed is not
         // found again by who takes everything back.
-        home.claim()
-            .inspect_err(|_| enclosure.remove().unwrap_or_default())?;
+        home.claim().inspect_err(|_| match enclosure.was_there() {
+            true => {}
+            false => enclosure.remove().unwrap_or_default(),
+        })?;
     }
     Ok(enclosure)
 }
