@@ -109,6 +109,9 @@ fn first(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Vec<Step> {
     } else if let Some(score) = spec.process.oom_score_adj.filter(|_| !in_user_namespace) {
         steps.push(Step::OomScore(score));
     }
+    if namespaces.ipc_later() {
+        steps.push(Step::IpcNamespace);
+    }
     if namespaces.new & namespaces::CGROUP != 0 {
         steps.push(Step::CgroupNamespace);
     }
