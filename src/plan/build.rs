@@ -34,6 +34,7 @@ pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
     if options.rootless && !namespaces.has(namespaces::USER) {
         return Err(PlanError::UserNamespaceNeeded);
     }
+    process::need_selinux("linux.mountLabel", &spec.linux.mount_label, options)?;
     let outside = outside(spec, &namespaces);
     let mut steps = vec![Step::Session];
     if !outside.is_empty() || namespaces.mapping.is_some() || options.placed_later {

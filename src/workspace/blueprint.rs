@@ -14,6 +14,7 @@ use crate::spec::Spec;
 use crate::spec::asked::Asked;
 use crate::spec::asked::Isolation;
 use crate::spec::id::ContainerId;
+use crate::spec::process::Process;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::handing::Descriptors;
 use crate::workspace::layer;
@@ -83,6 +84,10 @@ impl Blueprint {
         let bundle = absolute(&wish.bundle)?;
         let (config, mut spec) = understand(wish, &bundle, report)?;
         let asked = Asked::of(&spec.annotations)?;
+        spec.map_caller(
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        )?;
         let isolation = wall::chosen(wish.isolation, &asked, &spec);
         let descriptors = Descriptors::find(wish.preserve_fds)?;
         spec.process
@@ -104,6 +109,7 @@ impl Blueprint {
         let (layer, root_owner) = layer::check(asked.layer.as_ref(), &rootfs)?;
         let mut options = plan::Options {
             preserved: descriptors.count,
+            selinux: selinux(&spec, &spec.process),
             layer,
             root_owner,
             ..options(wish, &bundle, &host)
@@ -193,6 +199,12 @@ pub(super) fn is_rootless(host: &Host, said: Option<bool>) -> bool {
 pub(super) fn apparmor() -> bool {
     std::fs::read("/sys/module/apparmor/parameters/enabled")
         .is_ok_and(|answer| answer.starts_with(b"Y"))
+}
+
+/// Whether SELinux is in force, as far as a workspace or one of its programs asks for it.
+pub(super) fn selinux(spec: &Spec, process: &Process) -> bool {
+    let asks = !process.selinux_label.is_empty() || !spec.linux.mount_label.is_empty();
+    asks && Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 /// An absolute path without `.` and trailing slashes; links in it are left to the kernel.

@@ -18,6 +18,7 @@ use crate::plan::machine;
 use crate::plan::network::NetworkPlan;
 use crate::spec::Spec;
 use crate::spec::asked::OverLimit;
+use crate::spec::process::Process;
 use crate::spec::state::Status;
 use crate::sys::socket;
 use crate::workspace::admission;
@@ -123,13 +124,19 @@ pub(super) fn connect_console(
     blueprint: &Blueprint,
     receipts: &Receipts,
 ) -> Result<Option<OwnedFd>, WorkspaceError> {
-    let wanted = receipts
-        .console_socket
-        .as_ref()
-        .filter(|_| blueprint.spec.process.terminal);
-    Ok(wanted
-        .map(|path| handing::connect_console(path))
-        .transpose()?)
+    terminal_of(&blueprint.spec.process, receipts)
+}
+
+/// The caller's console socket, which nobody may give to a program without a terminal.
+pub(super) fn terminal_of(
+    process: &Process,
+    receipts: &Receipts,
+) -> Result<Option<OwnedFd>, WorkspaceError> {
+    match &receipts.console_socket {
+        None => Ok(None),
+        Some(_) if !process.terminal => Err(WorkspaceError::NoTerminal),
+        Some(path) => Ok(Some(handing::connect_console(path)?)),
+    }
 }
 
 /// Makes a workspace up to the point where its program waits.

@@ -180,6 +180,38 @@ fn exec_sends_the_master_of_its_terminal_to_the_console_socket() {
 }
 
 #[test]
+fn a_console_socket_without_a_terminal_is_refused() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let path = home.beside("console.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let id = home.id();
+    home.start(&bundle, &id);
+    let socket = path.to_str().unwrap();
+    let directory = bundle.path().to_str().unwrap();
+    let other = home.id();
+    let calls = [
+        vec![
+            "create",
+            "--console-socket",
+            socket,
+            "-b",
+            directory,
+            &other,
+        ],
+        vec!["run", "--console-socket", socket, "-b", directory, &other],
+        vec!["exec", "--console-socket", socket, &id, "true"],
+    ];
+    for call in calls {
+        let words = home.bulkhead(&call).err;
+        let expected = "cannot use console socket if bulkhead will not detach or allocate tty";
+        assert!(words.contains(expected), "{call:?}: {words}");
+    }
+    assert_eq!(home.bulkhead(["list", "-q"]).ok(), format!("{id}\n"));
+}
+
+#[test]
 fn a_pidfd_comes_over_its_socket() {
     need!(root, cgroup2);
     let home = Home::new();
