@@ -27,7 +27,7 @@ pub fn tell(error: BackendError) -> Failure {
         | BackendError::Helper { .. }
         | BackendError::Inside(_)
         | BackendError::Machine(_)
-        | BackendError::NoNamespace { .. }
+        | BackendError::Field { .. }
         | BackendError::OtherNamespace { .. }
         | BackendError::OutOfTurn) => Failure::Other(error.to_string()),
     }

@@ -59,13 +59,13 @@ pub enum BackendError {
         /// The kernel's reason.
         source: Errno,
     },
-    /// A namespace that is to be joined is not at its path.
-    #[error("linux.namespaces[{index}].path: cannot open {path:?}")]
-    NoNamespace {
-        /// Which of them.
-        index: usize,
-        /// The path.
-        path: PathBuf,
+    /// The kernel refused something that one field asked for.
+    #[error("{field}: cannot {what}")]
+    Field {
+        /// Which.
+        field: String,
+        /// What was to be done.
+        what: String,
         /// The kernel's reason.
         source: Errno,
     },

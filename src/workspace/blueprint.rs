@@ -84,10 +84,6 @@ impl Blueprint {
         let bundle = absolute(&wish.bundle)?;
         let (config, mut spec) = understand(wish, &bundle, report)?;
         let asked = Asked::of(&spec.annotations)?;
-        spec.map_caller(
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        )?;
         let isolation = wall::chosen(wish.isolation, &asked, &spec);
         let descriptors = Descriptors::find(wish.preserve_fds)?;
         spec.process
@@ -167,10 +163,12 @@ fn understand(
 ) -> Result<(Vec<u8>, Spec), WorkspaceError> {
     let usual = || bundle.join("config.json");
     let config = read(&wish.config.clone().unwrap_or_else(usual))?;
-    let spec = Spec::parse(&config)?;
+    let mut spec = Spec::parse(&config)?;
     for warning in spec.validate()? {
         report.warning(&format!("{}: {}", warning.path, warning.text));
     }
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    spec.map_caller(uid.as_raw(), gid.as_raw())?;
     Ok((config, spec))
 }
 

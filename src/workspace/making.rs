@@ -7,6 +7,8 @@ use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use rustix::fs::FileType;
+
 use crate::backend::Attendant;
 use crate::backend::Made;
 use crate::backend::Supplies;
@@ -20,6 +22,7 @@ use crate::spec::Spec;
 use crate::spec::asked::OverLimit;
 use crate::spec::process::Process;
 use crate::spec::state::Status;
+use crate::sys::Errno;
 use crate::sys::socket;
 use crate::workspace::admission;
 use crate::workspace::agent;
@@ -147,6 +150,7 @@ pub(super) fn build(
     arrangement: Arrangement,
     report: &dyn Report,
 ) -> Result<Standing, WorkspaceError> {
+    refuse_rootless_bundle(blueprint)?;
     let mut record = intent(wish, blueprint)?;
     let network = wiring::plan(blueprint, wish.id.as_str(), store.places())?;
     let home = store.make(&wish.id)?;
@@ -160,6 +164,22 @@ pub(super) fn build(
     ) {
         Ok(made) => Ok(Standing { home, record, made }),
         Err(error) => Err(removing::take_back(home, &record, error, report)),
+    }
+}
+
+/// Looks whether there is a root filesystem. What a machine has as its root it says itself.
+fn refuse_rootless_bundle(blueprint: &Blueprint) -> Result<(), WorkspaceError> {
+    if blueprint.machine.is_some() {
+        return Ok(());
+    }
+    let path = blueprint.rootfs.clone();
+    match rustix::fs::stat(&path) {
+        Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => Ok(()),
+        Ok(_) => Err(WorkspaceError::NoRoot {
+            path,
+            source: Errno::NOTDIR,
+        }),
+        Err(source) => Err(WorkspaceError::NoRoot { path, source }),
     }
 }
 

@@ -189,16 +189,12 @@ fn open_join(join: &Join) -> Result<OwnedFd, BackendError> {
     // What is no namespace may be a pipe, and nobody waits for its other end.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     // host path: the namespace that the caller named.
-    let file = match rustix::fs::open(&join.path, flags, Mode::empty()) {
-        Ok(file) => file,
-        Err(source) => {
-            return Err(BackendError::NoNamespace {
-                index,
-                path,
-                source,
-            });
-        }
-    };
+    let opened = rustix::fs::open(&join.path, flags, Mode::empty());
+    let file = opened.map_err(|source| BackendError::Field {
+        field: format!("linux.namespaces[{index}].path"),
+        what: format!("open {path:?}"),
+        source,
+    })?;
     let found = match namespace::kind(file.as_fd()) {
         Ok(kind) if kind == join.kind => return Ok(file),
         Ok(kind) => format!("a {} namespace", namespaces::name(kind)),

@@ -68,7 +68,7 @@ impl Reporter {
             | BackendError::Helper { .. }
             | BackendError::Inside(_)
             | BackendError::Machine(_)
-            | BackendError::NoNamespace { .. }
+            | BackendError::Field { .. }
             | BackendError::OtherNamespace { .. }
             | BackendError::OutOfTurn) => (BEFORE_STEPS, in_words(&other)),
         };
