@@ -99,9 +99,10 @@ fn log_file(word: OsString) -> Result<PathBuf, String> {
             "{kind} is not written to; name a file, or leave --log out and pass standard error on"
         ));
     }
-    Ok(text
-        .strip_prefix("file:")
-        .map_or(PathBuf::from(&word), PathBuf::from))
+    match text.strip_prefix("file:") {
+        Some(file) => Ok(PathBuf::from(file)),
+        None => Ok(PathBuf::from(word)),
+    }
 }
 
 fn log_format(word: &str) -> Result<Format, String> {
