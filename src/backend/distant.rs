@@ -27,6 +27,8 @@ pub fn tell(error: BackendError) -> Failure {
         | BackendError::Helper { .. }
         | BackendError::Inside(_)
         | BackendError::Machine(_)
+        | BackendError::Field { .. }
+        | BackendError::OtherNamespace { .. }
         | BackendError::OutOfTurn) => Failure::Other(error.to_string()),
     }
 }

@@ -1,6 +1,7 @@
 //! Why a program could not be made, in words of the plan.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::init::report::Trouble;
 use crate::plan::step::Step;
@@ -57,6 +58,30 @@ pub enum BackendError {
         what: String,
         /// The kernel's reason.
         source: Errno,
+    },
+    /// The kernel refused something that one field asked for.
+    #[error("{field}: cannot {what}")]
+    Field {
+        /// Which.
+        field: String,
+        /// What was to be done.
+        what: String,
+        /// The kernel's reason.
+        source: Errno,
+    },
+    /// What is at the path of a namespace is something else.
+    #[error(
+        "linux.namespaces[{index}].path: {path:?} is {found}, expected one of the kind {wanted:?}"
+    )]
+    OtherNamespace {
+        /// Which of them.
+        index: usize,
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// The kind that is to be joined.
+        wanted: String,
     },
     /// The one who ordered the program failed at its part.
     #[error("{0:#}")]

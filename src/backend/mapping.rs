@@ -5,6 +5,7 @@ use std::process::Command;
 use crate::backend::BackendError;
 use crate::plan::namespaces::Mapping;
 use crate::sys::Errno;
+use crate::sys::program;
 
 /// Maps users and groups of the user namespace of `pid`.
 ///
@@ -33,19 +34,21 @@ fn write_file(pid: i32, name: &str, lines: &str) -> Result<(), BackendError> {
     })
 }
 
-fn run(program: &'static str, pid: i32, lines: &str) -> Result<(), BackendError> {
+fn run(name: &'static str, pid: i32, lines: &str) -> Result<(), BackendError> {
     let numbers = lines.split_ascii_whitespace();
-    let ended = Command::new(program)
-        .arg(pid.to_string())
-        .args(numbers)
-        .output()
-        .map_err(|error| BackendError::Helper {
-            program,
-            words: error.to_string(),
-        })?;
+    let mut command = Command::new(name);
+    command.arg(pid.to_string()).args(numbers);
+    program::streams_alone(&mut command);
+    let ended = command.output().map_err(|error| BackendError::Helper {
+        program: name,
+        words: error.to_string(),
+    })?;
     if ended.status.success() {
         return Ok(());
     }
     let words = String::from_utf8_lossy(&ended.stderr).trim_end().to_owned();
-    Err(BackendError::Helper { program, words })
+    Err(BackendError::Helper {
+        program: name,
+        words,
+    })
 }

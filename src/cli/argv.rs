@@ -22,8 +22,27 @@ pub(super) fn normalise(args: Vec<OsString>, tree: impl FnOnce() -> Command) -> 
     }
 }
 
+/// Options whose empty value is none at all, as it is for Go's flag package and for shells with `--pid-file "$FILE"`.
+const NOTHING_WHEN_EMPTY: [&str; 12] = [
+    "apparmor",
+    "bundle",
+    "config",
+    "console_socket",
+    "cwd",
+    "log",
+    "pid_file",
+    "pidfd_socket",
+    "process",
+    "process_label",
+    "resources",
+    "root",
+];
+
 fn looks_foreign(arg: &OsString) -> bool {
     let text = arg.as_encoded_bytes();
+    if text.is_empty() || (text.starts_with(b"--") && text.ends_with(b"=")) {
+        return true;
+    }
     let long_behind_one_dash = text.len() > 2 && text[0] == b'-' && text[1] != b'-';
     long_behind_one_dash || (text.starts_with(b"--") && truth_of(text).is_some())
 }
@@ -44,6 +63,7 @@ struct Rewriter<'tree> {
     foreign: bool,
     inside: bool,
     value_next: bool,
+    nothing_when_empty: bool,
 }
 
 impl<'tree> Rewriter<'tree> {
@@ -53,11 +73,20 @@ impl<'tree> Rewriter<'tree> {
             foreign: false,
             inside: false,
             value_next: false,
+            nothing_when_empty: false,
         }
     }
 
     fn rewrite(mut self, args: Vec<OsString>) -> Vec<OsString> {
-        args.into_iter().filter_map(|arg| self.next(arg)).collect()
+        let mut rewritten = Vec::with_capacity(args.len());
+        for arg in args {
+            let is_nothing = self.value_next && self.nothing_when_empty && arg.is_empty();
+            match self.next(arg) {
+                Some(_) if is_nothing => drop(rewritten.pop()),
+                other => rewritten.extend(other),
+            }
+        }
+        rewritten
     }
 
     /// The argument as clap should see it; nothing for a boolean that was set to false.
@@ -104,6 +133,10 @@ impl<'tree> Rewriter<'tree> {
         let takes_value = arg.get_action().takes_values();
         self.value_next =
             takes_value && value.is_none() && arg.get_num_args().is_none_or(|n| n.min_values() > 0);
+        self.nothing_when_empty = NOTHING_WHEN_EMPTY.contains(&arg.get_id().as_str());
+        if takes_value && value == Some("") && self.nothing_when_empty {
+            return Some(OsString::new());
+        }
         let long = name.len() > 1 || double.is_some();
         match (value, takes_value) {
             (Some(_), false) => match truth_of(body.as_bytes()) {
@@ -172,6 +205,18 @@ mod tests {
         assert_eq!(
             rewritten("--log -root create --bundle -detach id"),
             "--log -root create --bundle -detach id"
+        );
+    }
+
+    #[test]
+    fn an_empty_value_is_none() {
+        assert_eq!(
+            rewritten("--root  --log= create --bundle  --pid-file= -b  --console-socket  id"),
+            "create id"
+        );
+        assert_eq!(
+            rewritten("exec --cwd= --env  id sh -c  --cwd="),
+            "exec --env  id sh -c  --cwd="
         );
     }
 

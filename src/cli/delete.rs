@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::cli::choice::Choice;
 use crate::cli::session::Session;
-use crate::spec::id::ContainerId;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::removing;
 
@@ -13,21 +13,24 @@ pub(super) struct Args {
     /// Kill it first when it has not ended; succeed when there is none
     #[arg(long, short = 'f')]
     force: bool,
-    /// Which workspace
-    id: ContainerId,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 /// Runs `delete`.
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
-    removing::delete(&session.store()?, &args.id, args.force, &session.log).map_err(|error| {
-        // Its words are known to callers, and name the workspace themselves.
-        let whole = matches!(error, WorkspaceError::NotStopped { .. });
-        let error = anyhow::Error::from(error);
-        if whole {
-            error
-        } else {
-            error.context(format!("cannot delete {}", args.id))
-        }
+    let store = session.store()?;
+    args.choice.each(&store, |id| {
+        removing::delete(&store, id, args.force, &session.log).map_err(|error| {
+            // Its words are known to callers, and name the workspace themselves.
+            let whole = matches!(error, WorkspaceError::NotStopped { .. });
+            let error = anyhow::Error::from(error);
+            if whole {
+                error
+            } else {
+                error.context(format!("cannot delete {id}"))
+            }
+        })
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -62,7 +62,7 @@ pub(super) struct Args {
     /// Capability to add (repeatable)
     #[arg(long, short = 'c', value_name = "CAP")]
     cap: Vec<String>,
-    /// How many descriptors from 3 on are handed to the program, after $LISTEN_FDS
+    /// How many descriptors from 3 on are handed to the program
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     preserve_fds: u32,
     /// Cgroup below the workspace's own to run in, [CONTROLLER:]PATH

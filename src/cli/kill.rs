@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use crate::cli::choice::Choice;
 use crate::cli::session::Session;
-use crate::spec::id::ContainerId;
 use crate::sys::signal;
 use crate::workspace::found::Workspace;
 
@@ -15,8 +15,8 @@ pub(super) struct Args {
     /// Send it to every process of the workspace; succeed when there is none
     #[arg(long, short = 'a')]
     all: bool,
-    /// Which workspace
-    id: ContainerId,
+    #[command(flatten)]
+    choice: Choice,
     /// Name (SIG may be left out) or number
     #[arg(default_value = "SIGTERM")]
     signal: String,
@@ -26,11 +26,14 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     let number = signal::number(&args.signal)
         .with_context(|| format!("unknown signal {:?}", args.signal))?;
-    Workspace::find(&session.store()?, &args.id)
-        .and_then(|workspace| match args.all {
-            true => workspace.signal_all(number),
-            false => workspace.signal(number),
-        })
-        .with_context(|| format!("cannot kill {}", args.id))?;
+    let store = session.store()?;
+    args.choice.each(&store, |id| {
+        Workspace::find(&store, id)
+            .and_then(|workspace| match args.all {
+                true => workspace.signal_all(number),
+                false => workspace.signal(number),
+            })
+            .with_context(|| format!("cannot kill {id}"))
+    })?;
     Ok(ExitCode::SUCCESS)
 }

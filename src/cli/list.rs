@@ -27,14 +27,12 @@ pub(super) struct Args {
 /// Runs `list`.
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     let store = session.store()?;
-    let ids = store.ids()?;
-    if args.quiet {
-        let names: String = ids.iter().map(|id| format!("{id}\n")).collect();
-        table::print(names.as_bytes())?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let documents = documents(&store, &ids, session);
+    let documents = documents(&store, &store.ids()?, session);
     let text = match args.format.as_str() {
+        _ if args.quiet => documents
+            .iter()
+            .map(|one| format!("{}\n", one.id))
+            .collect(),
         "json" if documents.is_empty() => "null\n".to_owned(),
         "json" => serde_json::to_string(&documents)? + "\n",
         "table" => table::aligned(&rows(&documents)),

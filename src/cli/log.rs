@@ -7,12 +7,15 @@
 
 use std::cell::OnceCell;
 use std::cell::RefCell;
+use std::fs::File;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use anyhow::Context;
 use serde::Serialize;
 
 use crate::accounting::AccountingError;
@@ -77,6 +80,16 @@ impl Log {
         }
     }
 
+    /// Makes the file, as runc does: a caller who cannot be told what goes wrong is told so before anything is done.
+    pub(super) fn begin(&self) -> anyhow::Result<()> {
+        let Some(path) = &self.file else {
+            return Ok(());
+        };
+        open(path)
+            .map(drop)
+            .with_context(|| format!("--log: cannot open {}", path.display()))
+    }
+
     /// Says where the bill of this command's workspaces is kept.
     pub(super) fn bill_at(&self, root: &StateRoot) {
         self.billed_at.get_or_init(|| root.clone());
@@ -114,6 +127,11 @@ impl Log {
         Self::to_stderr(&error);
     }
 
+    /// Writes `message` to standard error alone: there is no log.
+    pub(super) fn failed_alone(message: &str) {
+        Self::to_stderr(&[(Level::Error, message.to_owned())]);
+    }
+
     fn hold(&self, level: Level, text: &str) {
         if level >= self.least {
             self.held.borrow_mut().push((level, text.to_owned()));
@@ -128,16 +146,12 @@ impl Log {
             bytes.push_str(&self.line(*level, text));
             bytes.push('\n');
         }
-        let written = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o644)
-            .open(path)
-            .and_then(|mut file| file.write_all(bytes.as_bytes()));
+        let written = open(path).and_then(|mut file| file.write_all(bytes.as_bytes()));
         if let Err(error) = written {
             let text = format!(
-                "ignoring that the log {} cannot be written: {error}",
-                path.display()
+                "ignoring that the log {} cannot be written: {}",
+                path.display(),
+                plain_cause(&error.to_string())
             );
             Self::to_stderr(&[(Level::Warning, text)]);
         }
@@ -209,6 +223,14 @@ impl Report for Log {
     fn ending(&self, last: &Counted<'_>, end: End) {
         self.bill(|root| bill::ended(root, last, end, Disk::Awaited));
     }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o644)
+        .open(path)
 }
 
 /// The whole chain of an error as one line, each link once.

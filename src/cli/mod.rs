@@ -11,6 +11,7 @@ mod session;
 mod capacity;
 mod check;
 mod checkpoint;
+mod choice;
 mod compile;
 mod completion;
 mod create;
@@ -62,6 +63,7 @@ use clap::CommandFactory;
 use clap::Parser;
 use clap::Subcommand;
 
+use log::Log;
 use session::Globals;
 use session::Session;
 
@@ -147,6 +149,9 @@ pub fn main() -> ExitCode {
     {
         crate::sys::seal::ensure().unwrap_or_default();
     }
+    if args.is_empty() {
+        return session::help(&mut Cli::command());
+    }
     let args = argv::normalise(args, Cli::command);
     let words: Vec<OsString> = std::iter::once(OsString::from("bulkhead"))
         .chain(args.iter().cloned())
@@ -181,6 +186,10 @@ fn run(globals: Globals, command: &Command) -> ExitCode {
         ExitCode::FAILURE
     };
     let session = Session::new(globals);
+    if let Err(error) = session.log.begin() {
+        Log::failed_alone(&log::one_line(&error));
+        return failure;
+    }
     let done = protect(command).and_then(|()| dispatch(command, &session));
     match done {
         Ok(code) => {

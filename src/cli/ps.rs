@@ -9,6 +9,7 @@ use anyhow::bail;
 use crate::cli::session::Session;
 use crate::cli::table;
 use crate::spec::id::ContainerId;
+use crate::sys::program;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
 use crate::workspace::inside::Process;
@@ -89,10 +90,9 @@ fn described(processes: &[Process]) -> String {
 fn listed(options: &[String], pids: &[i32]) -> anyhow::Result<String> {
     let usual = ["-ef".to_owned()];
     let options = if options.is_empty() { &usual } else { options };
-    let output = Command::new("ps")
-        .args(options)
-        .output()
-        .context("cannot run ps")?;
+    let mut command = Command::new("ps");
+    program::streams_alone(command.args(options));
+    let output = command.output().context("cannot run ps")?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         bail!("ps: {}", String::from_utf8_lossy(&output.stderr).trim());

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
+use clap::builder::OsStringValueParser;
+use clap::builder::TypedValueParser;
 use clap::error::ContextKind;
 use clap::error::ContextValue;
 use clap::error::ErrorKind;
@@ -57,8 +59,8 @@ pub(super) struct Globals {
     /// Directory of the workspaces' state [default: /run/bulkhead, or $XDG_RUNTIME_DIR/bulkhead without root]
     #[arg(long, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
-    /// File to which errors are appended (they go to standard error too)
-    #[arg(long, value_name = "FILE")]
+    /// File to which errors are appended (they go to standard error too); file:FILE is the same
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().try_map(log_file))]
     pub(super) log: Option<PathBuf>,
     /// How lines in the log are written: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = log_format)]
@@ -84,6 +86,23 @@ pub(super) struct Globals {
     /// Print the version
     #[arg(long, short = 'v')]
     pub(super) version: bool,
+}
+
+/// The file of a log; crun's callers may write what kind of log it is before it.
+fn log_file(word: OsString) -> Result<PathBuf, String> {
+    let text = word.to_str().unwrap_or_default();
+    if let Some(kind) = ["journald", "syslog"].into_iter().find(|kind| {
+        text.strip_prefix(kind)
+            .is_some_and(|rest| rest.starts_with(':'))
+    }) {
+        return Err(format!(
+            "{kind} is not written to; name a file, or leave --log out and pass standard error on"
+        ));
+    }
+    match text.strip_prefix("file:") {
+        Some(file) => Ok(PathBuf::from(file)),
+        None => Ok(PathBuf::from(word)),
+    }
 }
 
 fn log_format(word: &str) -> Result<Format, String> {
@@ -214,6 +233,14 @@ pub(super) fn code_of(exit: Exit) -> ExitCode {
     ExitCode::from(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 
+/// Prints what can be asked for.
+pub(super) fn help(command: &mut clap::Command) -> ExitCode {
+    match command.print_help() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
 /// Reports that the command line could not be read, in the log too when one was named; prints help when it was asked for.
 pub(super) fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
     if !error.use_stderr() {
@@ -235,7 +262,7 @@ pub(super) fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
         _ => Format::Text,
     };
     let log = Log::new(
-        option_of(args, "--log").map(PathBuf::from),
+        option_of(args, "--log").and_then(|word| log_file(word).ok()),
         format,
         Level::Error,
     );

@@ -12,7 +12,7 @@ pub(super) const OCI_VERSION: &str = "1.3.0";
 /// word "version" stands in no other line, because Docker takes the last one.
 pub(super) fn print() -> ExitCode {
     let ours = env!("CARGO_PKG_VERSION");
-    let commit = option_env!("BULKHEAD_COMMIT").unwrap_or("unknown");
+    let commit = env!("BULKHEAD_COMMIT");
     let text = format!(
         "runc version {SPEAKS}+bulkhead.{ours}\ncommit: {commit}\nspec: {OCI_VERSION}\nbulkhead: {ours}\n"
     );

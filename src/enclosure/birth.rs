@@ -18,16 +18,34 @@ use crate::sys::Errno;
 /// The controllers that can tell the threads of one process apart; all others need whole processes.
 const OF_THREADS: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
 
+/// A group for somebody to be born in.
+#[derive(Debug)]
+pub(super) struct Birthplace {
+    /// The group.
+    pub(super) group: Group,
+    /// What was survived, a sentence each.
+    pub(super) remarks: Vec<String>,
+    /// Whether it was there before.
+    pub(super) found: bool,
+}
+
 /// Makes a group with its limits, its filter and its owner; removes it again if that fails.
-pub(super) fn make(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<(Group, Vec<String>)> {
+pub(super) fn make(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<Birthplace> {
     let root = root(mount)?;
     let made = make_path(&root, mount, path, &plan.limits.controllers)?;
+    let found = made.last().is_none_or(|last| last != path);
     count(&root, path, &plan.counted);
-    equip(&root, mount, path, plan).inspect_err(|_| {
+    let equipped = equip(&root, mount, path, (plan, found)).inspect_err(|_| {
         for path in made.iter().rev() {
             // What cannot be removed has become somebody else's.
             root.unmake(path).unwrap_or_default();
         }
+    });
+    let (group, remarks) = equipped?;
+    Ok(Birthplace {
+        group,
+        remarks,
+        found,
     })
 }
 
@@ -189,11 +207,14 @@ fn equip(
     root: &Group,
     mount: &Path,
     path: &Path,
-    plan: &CgroupPlan,
+    (plan, found): (&CgroupPlan, bool),
 ) -> Result<(Group, Vec<String>)> {
     let group = open(root, path).map_err(|source| failed("open", mount, path, source))?;
     let whole = mount.join(path);
     refuse_inhabited(&group, &whole)?;
+    if found {
+        refuse_parent(&group, &whole)?;
+    }
     settle_threads(&group, &whole, &plan.limits.controllers)?;
     let remarks = limit(&group, mount, path, plan)?;
     Ok((group, remarks))
@@ -235,10 +256,11 @@ fn refuse_inhabited(group: &Group, whole: &Path) -> Result<()> {
     };
     let state = group.state().map_err(failed)?;
     if state.populated {
-        let mut processes = group.own_processes().unwrap_or_default();
+        let (inhabited, mut processes) = inhabitants(group, whole);
         processes.truncate(8);
         return Err(EnclosureError::NotEmpty {
             group: whole.to_owned(),
+            inhabited,
             processes,
         });
     }
@@ -249,6 +271,40 @@ fn refuse_inhabited(group: &Group, whole: &Path) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// Where somebody is, in a group or below it, and who.
+fn inhabitants(group: &Group, whole: &Path) -> (PathBuf, Vec<i32>) {
+    let processes = group.own_processes().unwrap_or_default();
+    if processes.is_empty() {
+        for name in group.children().unwrap_or_default() {
+            let child = group.below(Path::new(&name));
+            let child = child
+                .ok()
+                .filter(|child| child.state().is_ok_and(|state| state.populated));
+            if let Some(child) = child {
+                return inhabitants(&child, &whole.join(name));
+            }
+        }
+    }
+    (whole.to_owned(), processes)
+}
+
+/// A group that gives its children what is no matter of threads takes no processes (`cgroups(7)`, "no internal
+/// processes").
+fn refuse_parent(group: &Group, whole: &Path) -> Result<()> {
+    let given = group.read("cgroup.subtree_control").unwrap_or_default();
+    let given: Vec<&str> = given
+        .split_whitespace()
+        .filter(|name| !OF_THREADS.contains(name))
+        .collect();
+    if given.is_empty() {
+        return Ok(());
+    }
+    Err(EnclosureError::ForChildren {
+        group: whole.to_owned(),
+        controllers: given.join(", "),
+    })
 }
 
 /// A group below one that holds threads cannot hold processes until it is made one of threads as well.

@@ -1,5 +1,6 @@
 //! Why a cgroup could not be made, changed, emptied or removed.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use crate::enclosure::systemd::SystemdError;
@@ -26,13 +27,16 @@ pub enum EnclosureError {
     },
     /// Somebody is in there.
     #[error(
-        "linux.cgroupsPath: cgroup {} is not empty: processes {processes:?}; \
+        "linux.cgroupsPath: cgroup {} is not empty: processes {processes:?}{}; \
          end them or choose another path",
-        group.display()
+        group.display(),
+        below(group, inhabited)
     )]
     NotEmpty {
         /// The directory.
         group: PathBuf,
+        /// The directory that they are in: this one or one below.
+        inhabited: PathBuf,
         /// Some of who is in there.
         processes: Vec<i32>,
     },
@@ -44,6 +48,18 @@ pub enum EnclosureError {
     Frozen {
         /// The directory.
         group: PathBuf,
+    },
+    /// What a group gives to its children keeps processes out of it.
+    #[error(
+        "linux.cgroupsPath: cgroup {} has enabled the {controllers} controllers for its children, and so can have no \
+         processes of its own; choose another path, or one below it",
+        group.display()
+    )]
+    ForChildren {
+        /// The directory.
+        group: PathBuf,
+        /// The controllers.
+        controllers: String,
     },
     /// A controller cannot be had for the children of a group.
     #[error(
@@ -109,13 +125,12 @@ pub enum EnclosureError {
         state: &'static str,
     },
     /// There is no cgroup to do it with.
-    #[error(
-        "cannot {action}: the workspace has no cgroup of its own; \
-         start it where its user may make cgroups (delegation, cgroups(7))"
-    )]
+    #[error("cannot {action}: {why}")]
     NoCgroup {
         /// What was tried.
         action: &'static str,
+        /// Why there is none, and what would help.
+        why: &'static str,
     },
     /// A subdirectory was asked for that would be outside.
     #[error("cgroup {path:?} is not below the workspace's own")]
@@ -141,6 +156,14 @@ impl EnclosureError {
                 ..
             }
         )
+    }
+}
+
+/// Where below a group it is that somebody is.
+fn below(group: &Path, inhabited: &Path) -> String {
+    match inhabited.strip_prefix(group) {
+        Ok(below) if below != Path::new("") => format!(" in its child {}", below.display()),
+        _ => String::new(),
     }
 }
 

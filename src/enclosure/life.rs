@@ -120,6 +120,13 @@ impl Enclosure {
         }
     }
 
+    /// Whether there are groups below it.
+    #[must_use]
+    pub fn is_divided(&self) -> bool {
+        let children = self.group.as_ref().map(Group::children);
+        children.is_some_and(|children| children.is_ok_and(|names| !names.is_empty()))
+    }
+
     /// Every process in the cgroup and below it, by its number in the caller's own pid namespace, in ascending order.
     ///
     /// # Errors
@@ -169,10 +176,7 @@ impl Enclosure {
 
     fn set_frozen(&self, value: &str) -> Result<()> {
         let action = if value == "1" { "freeze" } else { "thaw" };
-        let group = self
-            .group
-            .as_ref()
-            .ok_or(EnclosureError::NoCgroup { action })?;
+        let group = self.group.as_ref().ok_or_else(|| self.missing(action))?;
         group
             .write("cgroup.freeze", value)
             .map_err(|source| self.failed(action, source))

@@ -42,6 +42,7 @@ use crate::sys::pseudo;
 pub struct Enclosure {
     place: Place,
     group: Option<Group>,
+    found: bool,
     waiting: Option<CgroupPlan>,
     remarks: Vec<String>,
 }
@@ -69,9 +70,10 @@ impl Enclosure {
                 made.waiting = Some(plan.clone());
             }
             Place::Directory { mount, path } => match birth::make(mount, path, plan) {
-                Ok((group, remarks)) => {
-                    made.group = Some(group);
-                    made.remarks.extend(remarks);
+                Ok(birthplace) => {
+                    made.group = Some(birthplace.group);
+                    made.found = birthplace.found;
+                    made.remarks.extend(birthplace.remarks);
                 }
                 // Nothing that was asked for depends on it, so nobody is told each time.
                 Err(error) if plan.dispensable && error.is_refusal() => made.place = Place::Nowhere,
@@ -127,6 +129,7 @@ impl Enclosure {
         Self {
             place,
             group: None,
+            found: false,
             waiting: None,
             remarks: Vec::new(),
         }
@@ -190,6 +193,12 @@ impl Enclosure {
         self.group.is_some()
     }
 
+    /// Whether the cgroup was there before [`Enclosure::prepare`], and so is somebody else's to remove.
+    #[must_use]
+    pub fn was_there(&self) -> bool {
+        self.found
+    }
+
     /// What went wrong and was survived, and what has no meaning here, a sentence each.
     #[must_use]
     pub fn remarks(&self) -> &[String] {
@@ -203,10 +212,7 @@ impl Enclosure {
     /// If a limit is not taken; those that were in force before are in force again then.
     pub fn update(&mut self, limits: &Limits) -> Result<()> {
         let action = "set limits";
-        let group = self
-            .group
-            .as_ref()
-            .ok_or(EnclosureError::NoCgroup { action })?;
+        let group = self.group.as_ref().ok_or_else(|| self.missing(action))?;
         limits::check(group, limits)?;
         if let Place::Directory { mount, path } = &self.place {
             birth::provide(mount, path, &limits.controllers)?;
@@ -297,6 +303,23 @@ impl Enclosure {
 
     fn path(&self) -> PathBuf {
         self.place.directory().unwrap_or_default()
+    }
+
+    /// What cannot be done without a cgroup, and why there is none.
+    fn missing(&self, action: &'static str) -> EnclosureError {
+        EnclosureError::NoCgroup {
+            action,
+            why: match self.place {
+                Place::Directory { .. } | Place::Scope { .. } => "its cgroup is not there any more",
+                Place::Nowhere if rustix::process::geteuid().is_root() => {
+                    "the workspace has no cgroup of its own; start it without `--cgroup-manager disabled`"
+                }
+                Place::Nowhere => {
+                    "the workspace has no cgroup of its own; start it where its user may make cgroups (delegation, \
+                     cgroups(7))"
+                }
+            },
+        }
     }
 
     fn failed(&self, action: &'static str, source: Errno) -> EnclosureError {

@@ -8,7 +8,6 @@ use rustix::event::PollFlags;
 use rustix::event::Timespec;
 
 use crate::enclosure::Enclosure;
-use crate::enclosure::EnclosureError;
 use crate::enclosure::Result;
 use crate::enclosure::counters::oom_kills;
 use crate::enclosure::group::State;
@@ -44,10 +43,7 @@ impl Enclosure {
     ///
     /// If there is no cgroup, or it cannot be read.
     pub fn watch(&self) -> Result<Watch> {
-        let group = self
-            .group
-            .as_ref()
-            .ok_or(EnclosureError::NoCgroup { action: "watch" })?;
+        let group = self.group.as_ref().ok_or_else(|| self.missing("watch"))?;
         let failed = |source| self.failed("watch", source);
         let memory = match group.open("memory.events") {
             Err(Errno::NOENT) => None,

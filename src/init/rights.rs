@@ -25,6 +25,8 @@ use crate::sys::namespace;
 use crate::sys::seccomp;
 use crate::sys::tuning;
 
+/// `CLONE_NEWIPC`.
+const NEW_IPC: u64 = 0x0800_0000;
 /// `CLONE_NEWCGROUP`.
 const NEW_CGROUP: u64 = 0x0200_0000;
 
@@ -39,6 +41,7 @@ pub(super) fn apply(step: &Step) -> Result<()> {
     }
     match step {
         Step::BecomeRoot => become_root(),
+        Step::IpcNamespace => namespace::leave(NEW_IPC),
         Step::CgroupNamespace => namespace::leave(NEW_CGROUP),
         Step::Keyring(name) => join_keyring(name),
         Step::Loopback => tuning::loopback_up(),

@@ -34,6 +34,7 @@ pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
     if options.rootless && !namespaces.has(namespaces::USER) {
         return Err(PlanError::UserNamespaceNeeded);
     }
+    process::need_selinux("linux.mountLabel", &spec.linux.mount_label, options)?;
     let outside = outside(spec, &namespaces);
     let mut steps = vec![Step::Session];
     if !outside.is_empty() || namespaces.mapping.is_some() || options.placed_later {
@@ -108,6 +109,9 @@ fn first(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Vec<Step> {
         steps.push(Step::BecomeRoot);
     } else if let Some(score) = spec.process.oom_score_adj.filter(|_| !in_user_namespace) {
         steps.push(Step::OomScore(score));
+    }
+    if namespaces.ipc_later() {
+        steps.push(Step::IpcNamespace);
     }
     if namespaces.new & namespaces::CGROUP != 0 {
         steps.push(Step::CgroupNamespace);

@@ -32,6 +32,14 @@ pub enum PlanError {
         /// Its name.
         profile: String,
     },
+    /// A label was asked for on a machine that knows none.
+    #[error("{field}: {label:?} cannot be applied, SELinux is not enabled on this machine")]
+    NoSelinux {
+        /// The field that needs it.
+        field: &'static str,
+        /// What it says.
+        label: String,
+    },
     /// The system call filter cannot be compiled.
     #[error(transparent)]
     Seccomp(#[from] crate::plan::seccomp::SeccompError),

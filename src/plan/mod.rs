@@ -60,6 +60,8 @@ pub struct Options {
     pub placed_later: bool,
     /// Whether AppArmor is in force on this machine.
     pub apparmor: bool,
+    /// Whether SELinux is in force on this machine.
+    pub selinux: bool,
     /// The writable layer above the root filesystem.
     pub layer: Option<Layer>,
     /// The owner of the root filesystem's own directory, outside; it decides whether owners of the layers are mapped.

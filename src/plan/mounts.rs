@@ -310,8 +310,8 @@ pub(super) fn devices(spec: &Spec, namespaces: &Namespaces) -> Vec<Step> {
             DeviceKind::Block => 'b',
             DeviceKind::Fifo => 'p',
         },
-        major: u32::try_from(device.major).unwrap_or_default(),
-        minor: u32::try_from(device.minor).unwrap_or_default(),
+        major: number_of(device.major),
+        minor: number_of(device.minor),
         mode: device.file_mode.unwrap_or(0o666),
         uid: device.uid.unwrap_or_default(),
         gid: device.gid.unwrap_or_default(),
@@ -322,6 +322,13 @@ pub(super) fn devices(spec: &Spec, namespaces: &Namespaces) -> Vec<Step> {
         target: PathBuf::from(target),
     });
     usual.chain(asked).map(Step::Device).chain(links).collect()
+}
+
+/// A device number, which was checked when the configuration was.
+fn number_of(asked: Option<i64>) -> u32 {
+    asked
+        .and_then(|number| u32::try_from(number).ok())
+        .unwrap_or_default()
 }
 
 /// The steps that hide paths and make paths read-only.

@@ -28,6 +28,25 @@ pub const CGROUP: u64 = 0x0200_0000;
 /// `CLONE_NEWTIME`.
 pub const TIME: u64 = 0x80;
 
+/// The kinds as the configuration spells them.
+const NAMES: [(u64, &str); 8] = [
+    (USER, "user"),
+    (PID, "pid"),
+    (NETWORK, "network"),
+    (MOUNT, "mount"),
+    (IPC, "ipc"),
+    (UTS, "uts"),
+    (CGROUP, "cgroup"),
+    (TIME, "time"),
+];
+
+/// How the configuration spells a kind.
+#[must_use]
+pub fn name(kind: u64) -> &'static str {
+    let known = NAMES.iter().find(|(bit, _)| *bit == kind);
+    known.map_or("unknown", |(_, name)| *name)
+}
+
 /// The namespaces of a workspace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
@@ -44,6 +63,8 @@ pub struct Namespaces {
 /// A namespace that exists already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
+    /// Which of `linux.namespaces` it is.
+    pub index: usize,
     /// Its `CLONE_NEW*` bit.
     pub kind: u64,
     /// Its kind, as the configuration spells it.
@@ -69,13 +90,14 @@ pub struct Mapping {
 #[must_use]
 pub fn of(spec: &Spec) -> Namespaces {
     let mut namespaces = Namespaces::default();
-    for wanted in &spec.linux.namespaces {
+    for (index, wanted) in spec.linux.namespaces.iter().enumerate() {
         let kind = bit(wanted.kind);
         if wanted.is_new() {
             namespaces.new |= kind;
         } else {
             let name = wanted.kind.to_string();
             namespaces.join.push(Join {
+                index,
                 kind,
                 name,
                 path: wanted.path.clone(),
@@ -101,6 +123,14 @@ impl Namespaces {
     #[must_use]
     pub fn has(&self, kind: u64) -> bool {
         self.new & kind != 0 || self.join.iter().any(|join| join.kind == kind)
+    }
+
+    /// Whether the ipc namespace is made by the process itself, once it is root in its user namespace. The message queues'
+    /// filesystem belongs to whoever makes the namespace: made at birth, to a user of the host whom nobody inside knows.
+    #[must_use]
+    pub fn ipc_later(&self) -> bool {
+        let has_root = self.mapping.as_ref().is_none_or(|mapping| mapping.root);
+        self.new & IPC != 0 && self.has(USER) && has_root
     }
 
     /// Whether one `clone3(2)` cannot make it: a user, pid or time namespace is entered by a first process,
@@ -160,16 +190,6 @@ fn bit(kind: NamespaceKind) -> u64 {
 
 impl fmt::Display for Namespaces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(u64, &str); 8] = [
-            (USER, "user"),
-            (PID, "pid"),
-            (NETWORK, "network"),
-            (MOUNT, "mount"),
-            (IPC, "ipc"),
-            (UTS, "uts"),
-            (CGROUP, "cgroup"),
-            (TIME, "time"),
-        ];
         let names: Vec<&str> = NAMES
             .iter()
             .filter(|(bit, _)| self.new & bit != 0)

@@ -105,9 +105,23 @@ pub(super) fn labels(process: &Process, options: &Options) -> Result<Vec<Step>, 
         )));
     }
     if !process.selinux_label.is_empty() {
+        need_selinux("process.selinuxLabel", &process.selinux_label, options)?;
         steps.push(Step::Label(Label::Selinux(process.selinux_label.clone())));
     }
     Ok(steps)
+}
+
+/// Refuses a label where nobody would enforce it.
+pub(super) fn need_selinux(
+    field: &'static str,
+    label: &str,
+    options: &Options,
+) -> Result<(), PlanError> {
+    if options.selinux || label.is_empty() {
+        return Ok(());
+    }
+    let label = label.to_owned();
+    Err(PlanError::NoSelinux { field, label })
 }
 
 /// Limits, scheduling and memory placement.

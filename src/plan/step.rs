@@ -32,6 +32,8 @@ pub enum Step {
     OomScore(i32),
     /// Become the root of a new user namespace.
     BecomeRoot,
+    /// Leave the ipc namespace for a new one, as the root of the user namespace.
+    IpcNamespace,
     /// Leave the cgroup namespace for one that begins at the present cgroup.
     CgroupNamespace,
     /// Join a session keyring of this name.
@@ -444,6 +446,7 @@ impl Step {
             Self::Await(barrier) => write!(f, "wait for {barrier}"),
             Self::OomScore(score) => write!(f, "set oom_score_adj to {score}"),
             Self::BecomeRoot => f.write_str("become root of the user namespace"),
+            Self::IpcNamespace => f.write_str("make an ipc namespace"),
             Self::CgroupNamespace => f.write_str("make a cgroup namespace"),
             Self::Keyring(name) => write!(f, "join session keyring {name}"),
             Self::Loopback => f.write_str("bring up lo"),

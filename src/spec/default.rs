@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::Root;
 use super::Spec;
+use super::SpecError;
 use super::linux::IdMapping;
 use super::linux::Linux;
 use super::linux::Namespace;
@@ -138,6 +139,35 @@ impl Spec {
         self.linux.namespaces.push(namespace(NamespaceKind::User));
         self.linux.uid_mappings = vec![alone(uid)];
         self.linux.gid_mappings = vec![alone(gid)];
+    }
+
+    /// Gives a new user namespace that has no mappings those that a caller without rights may give it: its own user and
+    /// group, as root inside.
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError::Value`] for root, who has no one way to do it: inside, nobody would be anybody.
+    pub fn map_caller(&mut self, uid: u32, gid: u32) -> Result<(), SpecError> {
+        let linux = &mut self.linux;
+        if !linux
+            .namespace(NamespaceKind::User)
+            .is_some_and(Namespace::is_new)
+        {
+            return Ok(());
+        }
+        let both = [
+            ("linux.uidMappings", &mut linux.uid_mappings, uid),
+            ("linux.gidMappings", &mut linux.gid_mappings, gid),
+        ];
+        for (path, list, own) in both.into_iter().filter(|(_, list, _)| list.is_empty()) {
+            if uid == 0 {
+                let reason = "a new user namespace needs them; add a line such as \
+                              {\"containerID\": 0, \"hostID\": 100000, \"size\": 65536}";
+                return Err(SpecError::value(path, reason));
+            }
+            list.push(alone(own));
+        }
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ pub enum SpecError {
     /// The bytes are no JSON at all, or not of the types that the specification gives to the properties.
     #[error("{path}: {reason}")]
     Shape {
-        /// Which property; `.` is the whole document.
+        /// Which property, or `the document`.
         path: String,
         /// What was found and what was expected.
         reason: String,
@@ -31,6 +31,32 @@ pub enum SpecError {
 }
 
 impl SpecError {
+    /// What the reader of JSON says of a property. It does not know the place of what it could not read: then the place
+    /// is the property around it, and the key at fault when the text tells it.
+    pub(super) fn shape(path: &str, error: &serde_json::Error) -> Self {
+        let reason = match error.is_eof() {
+            true => format!(
+                "ends too soon, at line {} column {}",
+                error.line(),
+                error.column()
+            ),
+            false => error.to_string(),
+        };
+        let key = reason
+            .strip_prefix("unknown variant `")
+            .and_then(|rest| rest.split_once('`'));
+        let path = match (path.strip_suffix('?'), key) {
+            (Some(around), Some((key, _))) => format!("{around}{key}"),
+            (Some(around), None) => around.trim_end_matches('.').to_owned(),
+            (None, _) => path.trim_start_matches('.').to_owned(),
+        };
+        let path = match path.as_str() {
+            "" => "the document".to_owned(),
+            _ => path,
+        };
+        Self::Shape { path, reason }
+    }
+
     /// A property whose value cannot be used.
     pub fn value(path: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Value {

@@ -275,20 +275,12 @@ pub struct Device {
     /// Where, absolute inside the container.
     #[serde(default)]
     pub path: PathBuf,
-    /// Major number; nothing for a named pipe.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "is_default"
-    )]
-    pub major: i64,
-    /// Minor number; nothing for a named pipe.
-    #[serde(
-        default,
-        deserialize_with = "null_is_default",
-        skip_serializing_if = "is_default"
-    )]
-    pub minor: i64,
+    /// Major number; a named pipe needs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub major: Option<i64>,
+    /// Minor number; a named pipe needs none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minor: Option<i64>,
     /// Permission bits; absent means 0666.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_mode: Option<u32>,

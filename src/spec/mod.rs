@@ -16,6 +16,7 @@ pub mod linux;
 pub mod list;
 pub mod mount_options;
 pub mod mounts;
+mod objects;
 pub mod process;
 pub mod quantity;
 pub mod resources;
@@ -42,6 +43,7 @@ use self::absent::null_is_default;
 use self::hooks::Hooks;
 use self::linux::Linux;
 use self::mounts::Mount;
+use self::objects::Objects;
 use self::process::Process;
 use self::vm::Vm;
 
@@ -159,15 +161,11 @@ impl Process {
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SpecError> {
     refuse_nul(bytes)?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value =
-        serde_path_to_error::deserialize(&mut reader).map_err(|error| SpecError::Shape {
-            path: error.path().to_string(),
-            reason: error.inner().to_string(),
-        })?;
-    reader.end().map_err(|error| SpecError::Shape {
-        path: ".".to_owned(),
-        reason: error.to_string(),
-    })?;
+    let value = serde_path_to_error::deserialize(Objects(&mut reader))
+        .map_err(|error| SpecError::shape(&error.path().to_string(), error.inner()))?;
+    reader
+        .end()
+        .map_err(|error| SpecError::shape(".", &error))?;
     Ok(value)
 }
 

@@ -88,10 +88,8 @@ pub struct Process {
 #[serde(rename_all = "camelCase")]
 pub struct ConsoleSize {
     /// Lines.
-    #[serde(default, deserialize_with = "null_is_default")]
     pub height: u32,
     /// Columns.
-    #[serde(default, deserialize_with = "null_is_default")]
     pub width: u32,
 }
 

@@ -11,6 +11,7 @@ pub mod mount;
 pub mod mountinfo;
 pub mod namespace;
 pub mod path;
+pub mod pattern;
 pub mod probe;
 pub mod process;
 pub mod program;

@@ -273,6 +273,18 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     checked(done).map(drop)
 }
 
+/// Whether descriptor `number` is open and was handed over by whoever started this program: what the program itself
+/// opens is close-on-exec from birth, and `execve(2)` leaves nothing open that is.
+#[must_use]
+pub fn is_handed_over(number: u32) -> bool {
+    let Ok(number) = libc::c_int::try_from(number) else {
+        return false;
+    };
+    // SAFETY: only flags are read; a descriptor that is not open is an error.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
 /// Waits until the process behind `process` has ended, child or not, or `timeout` has passed.
 ///
 /// Gives whether it has ended.

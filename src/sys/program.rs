@@ -26,6 +26,9 @@ use crate::sys::process::Exit;
 /// How much output is kept, in bytes: the last of it.
 const KEPT: usize = 4096;
 
+/// The first descriptor after the standard streams.
+const FIRST: u32 = 3;
+
 /// What to run.
 #[derive(Debug, Clone, Copy)]
 pub struct Program<'a> {
@@ -75,6 +78,7 @@ pub fn run(program: &Program<'_>) -> io::Result<Outcome> {
         .stdin(Stdio::piped())
         .stdout(output_end.try_clone()?)
         .stderr(output_end);
+    streams_alone(&mut command);
     // SAFETY: the closure makes one system call and touches no memory that another thread could hold.
     unsafe {
         command.pre_exec(end_with_parent);
@@ -85,6 +89,17 @@ pub fn run(program: &Program<'_>) -> io::Result<Outcome> {
     let pidfd = process::open(i32::try_from(child.id()).map_err(io::Error::other)?)?;
     let input = child.stdin.take().map(OwnedFd::from);
     Talk::new(input, output.into(), pidfd, program)?.until_end()
+}
+
+/// Lets `command` be handed its standard streams and nothing else.
+///
+/// What this program opens is closed by `execve(2)`; what its caller left open in it is not, and a program in a
+/// container that finds a directory of the host open has a way out (CVE-2024-21626).
+pub fn streams_alone(command: &mut Command) {
+    // SAFETY: the closure makes one system call, which changes flags of descriptors and closes none.
+    unsafe {
+        command.pre_exec(|| Ok(process::close_on_exec_from(FIRST)?));
+    }
 }
 
 /// Who kills this process, because the program hangs, means the program too.

@@ -14,6 +14,7 @@ use crate::spec::Spec;
 use crate::spec::asked::Asked;
 use crate::spec::asked::Isolation;
 use crate::spec::id::ContainerId;
+use crate::spec::process::Process;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::handing::Descriptors;
 use crate::workspace::layer;
@@ -104,6 +105,7 @@ impl Blueprint {
         let (layer, root_owner) = layer::check(asked.layer.as_ref(), &rootfs)?;
         let mut options = plan::Options {
             preserved: descriptors.count,
+            selinux: selinux(&spec, &spec.process),
             layer,
             root_owner,
             ..options(wish, &bundle, &host)
@@ -161,10 +163,12 @@ fn understand(
 ) -> Result<(Vec<u8>, Spec), WorkspaceError> {
     let usual = || bundle.join("config.json");
     let config = read(&wish.config.clone().unwrap_or_else(usual))?;
-    let spec = Spec::parse(&config)?;
+    let mut spec = Spec::parse(&config)?;
     for warning in spec.validate()? {
         report.warning(&format!("{}: {}", warning.path, warning.text));
     }
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    spec.map_caller(uid.as_raw(), gid.as_raw())?;
     Ok((config, spec))
 }
 
@@ -193,6 +197,12 @@ pub(super) fn is_rootless(host: &Host, said: Option<bool>) -> bool {
 pub(super) fn apparmor() -> bool {
     std::fs::read("/sys/module/apparmor/parameters/enabled")
         .is_ok_and(|answer| answer.starts_with(b"Y"))
+}
+
+/// Whether SELinux is in force, as far as a workspace or one of its programs asks for it.
+pub(super) fn selinux(spec: &Spec, process: &Process) -> bool {
+    let asks = !process.selinux_label.is_empty() || !spec.linux.mount_label.is_empty();
+    asks && Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 /// An absolute path without `.` and trailing slashes; links in it are left to the kernel.

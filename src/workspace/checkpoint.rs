@@ -112,6 +112,7 @@ impl<'a> Subject<'a> {
             bundle: workspace.record.bundle.clone(),
             cgroup: workspace.record.place.directory(),
             apparmor: blueprint::apparmor(),
+            selinux: blueprint::selinux(&spec, &spec.process),
             ..plan::Options::default()
         };
         let plan = plan::build(&spec, &options)?;

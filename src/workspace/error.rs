@@ -192,6 +192,20 @@ pub enum WorkspaceError {
     /// A terminal was asked for, and nobody would have its other end.
     #[error("process.terminal: a detached workspace needs --console-socket")]
     NoConsole,
+    /// There is nothing that could become `/`.
+    #[error("root.path: cannot use {path:?} as the root filesystem")]
+    NoRoot {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: Errno,
+    },
+    /// Somebody waits for the other end of a terminal, and there will be none.
+    #[error(
+        "--console-socket: cannot use console socket if bulkhead will not detach or allocate tty; set process.terminal \
+         (exec: --tty), or leave the option out"
+    )]
+    NoTerminal,
     /// What it asks of its machine.
     #[error(transparent)]
     Machine(#[from] MachineError),

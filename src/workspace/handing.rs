@@ -6,8 +6,10 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::sys::Errno;
+use crate::sys::process;
 use crate::sys::socket;
 
 /// The first descriptor that can be handed on: those before are the standard streams.
@@ -27,6 +29,12 @@ pub enum HandingError {
     ListenFds {
         /// As it was found.
         value: String,
+    },
+    /// A descriptor that `$LISTEN_FDS` counts is not there.
+    #[error("$LISTEN_FDS: descriptor {fd} is not open, though $LISTEN_PID names this process")]
+    ListenFd {
+        /// The first that is not.
+        fd: u32,
     },
     /// The pid file could not be written.
     #[error("--pid-file: cannot write {path:?}")]
@@ -64,34 +72,76 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Those of `$LISTEN_FDS` (`sd_listen_fds(3)`), and `more` after them; all must be open.
+    /// Those of `$LISTEN_FDS` where `$LISTEN_PID` says that they are for this process (`sd_listen_fds(3)`), and `more`
+    /// after them; all must have been handed over.
     ///
     /// # Errors
     ///
-    /// [`HandingError::NotOpen`] names the first that is not.
+    /// [`HandingError::ListenFds`] or [`HandingError::ListenFd`] when the service manager's are not what it says,
+    /// [`HandingError::NotOpen`] names the first of the others that is not open.
     pub fn find(more: u32) -> Result<Self, HandingError> {
-        let listen = match std::env::var("LISTEN_FDS") {
-            Ok(value) if !value.is_empty() => value
-                .parse::<u16>()
-                .map_err(|_| HandingError::ListenFds { value })?
-                .into(),
-            _ => 0,
-        };
-        let count = more.saturating_add(listen);
-        for fd in FIRST..FIRST.saturating_add(count) {
-            if std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err() {
-                return Err(HandingError::NotOpen { fd });
-            }
+        let [pid, count] = ["LISTEN_PID", "LISTEN_FDS"].map(|name| std::env::var(name).ok());
+        let listen = listening(pid.as_deref(), count.as_deref(), addressed())?;
+        let first = FIRST.saturating_add(listen);
+        if let Some(fd) = (FIRST..first).find(|fd| !process::is_handed_over(*fd)) {
+            return Err(HandingError::ListenFd { fd });
         }
         Ok(Self {
-            count,
-            environment: listening(listen),
+            count: listen + preserved(first, more)?,
+            environment: told(listen),
+        })
+    }
+
+    /// `count` of the caller's, and none of a service manager's: a program that joins is not what it has started.
+    ///
+    /// # Errors
+    ///
+    /// [`HandingError::NotOpen`] names the first that is not open.
+    pub fn preserved(count: u32) -> Result<Self, HandingError> {
+        Ok(Self {
+            count: preserved(FIRST, count)?,
+            environment: Vec::new(),
         })
     }
 }
 
+/// All of `count` descriptors from `first` on, if the caller has handed over each.
+fn preserved(first: u32, count: u32) -> Result<u32, HandingError> {
+    let end = first
+        .checked_add(count)
+        .ok_or(HandingError::NotOpen { fd: first })?;
+    match (first..end).find(|fd| !process::is_handed_over(*fd)) {
+        Some(fd) => Err(HandingError::NotOpen { fd }),
+        None => Ok(count),
+    }
+}
+
+/// The number of the process that a service manager knows. A monitor is a copy of it, and is handed the same: the first
+/// to ask is the process that was executed.
+fn addressed() -> u32 {
+    static NUMBER: OnceLock<u32> = OnceLock::new();
+    *NUMBER.get_or_init(std::process::id)
+}
+
+/// How many descriptors a service manager hands to the process with the number `own`. What it said to another process,
+/// such as the shell that has started this one, does not count.
+fn listening(pid: Option<&str>, count: Option<&str>, own: u32) -> Result<u32, HandingError> {
+    if pid.and_then(|pid| pid.parse().ok()) != Some(own) {
+        return Ok(0);
+    }
+    match count {
+        None | Some("") => Ok(0),
+        Some(value) => value
+            .parse::<u16>()
+            .map(u32::from)
+            .map_err(|_| HandingError::ListenFds {
+                value: value.to_owned(),
+            }),
+    }
+}
+
 /// A program reads `LISTEN_FDS` only when `LISTEN_PID` is its own number, and the first in its pid namespace is 1.
-fn listening(count: u32) -> Vec<String> {
+fn told(count: u32) -> Vec<String> {
     if count == 0 {
         return Vec::new();
     }
@@ -180,7 +230,20 @@ mod tests {
 
     #[test]
     fn a_program_is_told_of_its_sockets() {
-        assert_eq!(listening(0), Vec::<String>::new());
-        assert_eq!(listening(2)[..2], ["LISTEN_FDS=2", "LISTEN_PID=1"]);
+        assert_eq!(told(0), Vec::<String>::new());
+        assert_eq!(told(2)[..2], ["LISTEN_FDS=2", "LISTEN_PID=1"]);
+    }
+
+    #[test]
+    fn what_a_service_manager_says_counts_for_the_process_that_it_names() {
+        let count = |pid, count| listening(pid, count, 4711).ok();
+        assert_eq!(count(Some("4711"), Some("2")), Some(2));
+        assert_eq!(count(Some("4711"), Some("")), Some(0));
+        assert_eq!(count(Some("4711"), None), Some(0));
+        assert_eq!(count(Some("4711"), Some("two")), None);
+        for other in [None, Some(""), Some("1"), Some("me")] {
+            assert_eq!(count(other, Some("2")), Some(0), "{other:?}");
+            assert_eq!(count(other, Some("two")), Some(0), "{other:?}");
+        }
     }
 }

@@ -36,6 +36,7 @@ pub fn add(store: &Store, id: &ContainerId, file: &Path) -> Result<(), Workspace
         id: id.to_string(),
         bundle: workspace.record.bundle.clone(),
         apparmor: blueprint::apparmor(),
+        selinux: blueprint::selinux(&spec, &spec.process),
         ..plan::Options::default()
     };
     let steps: Vec<Step> = plan::build(&spec, &options)?

@@ -33,6 +33,7 @@ use crate::workspace::handing::Descriptors;
 use crate::workspace::lifecycle;
 use crate::workspace::lifecycle::Event;
 use crate::workspace::lifecycle::NotNow;
+use crate::workspace::making;
 use crate::workspace::making::Receipts;
 use crate::workspace::running::Console;
 use crate::workspace::store;
@@ -86,23 +87,13 @@ impl Workspace {
         receipts: &Receipts,
     ) -> Result<Option<Exit>, WorkspaceError> {
         self.may_enter(errand.ignore_paused)?;
-        let descriptors = Descriptors::find(errand.preserve_fds)?;
+        let descriptors = Descriptors::preserved(errand.preserve_fds)?;
         if self.record.machine.is_some() {
             machine::foreign_to_exec(&errand.process, descriptors.count)?;
             machine::unlabelled(&mut errand.process);
         }
-        errand
-            .process
-            .env
-            .extend(descriptors.environment.iter().cloned());
         let plan = self.exec_plan(spec, &errand, descriptors.count)?;
-        let callers = receipts
-            .console_socket
-            .as_ref()
-            .filter(|_| errand.process.terminal);
-        let callers = callers
-            .map(|path| handing::connect_console(path))
-            .transpose()?;
+        let callers = making::terminal_of(&errand.process, receipts)?;
         let console = Console::choose(callers, errand.process.terminal, errand.detach)?;
         let signals = if errand.detach {
             None
@@ -147,6 +138,7 @@ impl Workspace {
             bundle: self.record.bundle.clone(),
             preserved,
             apparmor: blueprint::apparmor(),
+            selinux: blueprint::selinux(spec, &errand.process),
             ..plan::Options::default()
         };
         Ok(plan::exec(spec, &errand.process, &options)?)

@@ -7,6 +7,8 @@ use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use rustix::fs::FileType;
+
 use crate::backend::Attendant;
 use crate::backend::Made;
 use crate::backend::Supplies;
@@ -18,7 +20,9 @@ use crate::plan::machine;
 use crate::plan::network::NetworkPlan;
 use crate::spec::Spec;
 use crate::spec::asked::OverLimit;
+use crate::spec::process::Process;
 use crate::spec::state::Status;
+use crate::sys::Errno;
 use crate::sys::socket;
 use crate::workspace::admission;
 use crate::workspace::agent;
@@ -123,13 +127,19 @@ pub(super) fn connect_console(
     blueprint: &Blueprint,
     receipts: &Receipts,
 ) -> Result<Option<OwnedFd>, WorkspaceError> {
-    let wanted = receipts
-        .console_socket
-        .as_ref()
-        .filter(|_| blueprint.spec.process.terminal);
-    Ok(wanted
-        .map(|path| handing::connect_console(path))
-        .transpose()?)
+    terminal_of(&blueprint.spec.process, receipts)
+}
+
+/// The caller's console socket, which nobody may give to a program without a terminal.
+pub(super) fn terminal_of(
+    process: &Process,
+    receipts: &Receipts,
+) -> Result<Option<OwnedFd>, WorkspaceError> {
+    match &receipts.console_socket {
+        None => Ok(None),
+        Some(_) if !process.terminal => Err(WorkspaceError::NoTerminal),
+        Some(path) => Ok(Some(handing::connect_console(path)?)),
+    }
 }
 
 /// Makes a workspace up to the point where its program waits.
@@ -140,6 +150,7 @@ pub(super) fn build(
     arrangement: Arrangement,
     report: &dyn Report,
 ) -> Result<Standing, WorkspaceError> {
+    refuse_rootless_bundle(blueprint)?;
     let mut record = intent(wish, blueprint)?;
     let network = wiring::plan(blueprint, wish.id.as_str(), store.places())?;
     let home = store.make(&wish.id)?;
@@ -153,6 +164,22 @@ pub(super) fn build(
     ) {
         Ok(made) => Ok(Standing { home, record, made }),
         Err(error) => Err(removing::take_back(home, &record, error, report)),
+    }
+}
+
+/// Looks whether there is a root filesystem. What a machine has as its root it says itself.
+fn refuse_rootless_bundle(blueprint: &Blueprint) -> Result<(), WorkspaceError> {
+    if blueprint.machine.is_some() {
+        return Ok(());
+    }
+    let path = blueprint.rootfs.clone();
+    match rustix::fs::stat(&path) {
+        Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => Ok(()),
+        Ok(_) => Err(WorkspaceError::NoRoot {
+            path,
+            source: Errno::NOTDIR,
+        }),
+        Err(source) => Err(WorkspaceError::NoRoot { path, source }),
     }
 }
 
@@ -213,11 +240,16 @@ pub(super) fn found(
         report.warning(remark);
     }
     record.place = enclosure.place().clone();
+    if enclosure.was_there() {
+        home.note(store::FOUND, &enclosure.directory().unwrap_or_default())?;
+    }
     if enclosure.exists() {
         // From here on whoever is in there belongs to this workspace, and may be killed. What is not claimed is not
         // found again by who takes everything back.
-        home.claim()
-            .inspect_err(|_| enclosure.remove().unwrap_or_default())?;
+        home.claim().inspect_err(|_| match enclosure.was_there() {
+            true => {}
+            false => enclosure.remove().unwrap_or_default(),
+        })?;
     }
     Ok(enclosure)
 }

@@ -270,6 +270,7 @@ impl Workspace {
         for name in [
             store::CGROUP,
             store::INTENDED,
+            store::FOUND,
             store::INIT,
             store::START,
             microvm::SOCKET,

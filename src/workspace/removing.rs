@@ -10,6 +10,7 @@ use crate::enclosure::EnclosureError;
 use crate::enclosure::Place;
 use crate::enclosure::counters::machine::MachineCounters;
 use crate::enclosure::rdt;
+use crate::enclosure::threads;
 use crate::host::cgroup::Cgroups;
 use crate::spec::asked::Asked;
 use crate::spec::id::ContainerId;
@@ -209,6 +210,11 @@ pub(super) fn take_back(
     if matches!(home.noted(store::CGROUP), Ok(None)) {
         // What was made of it has been removed already; what is there is somebody else's.
         record.place = Place::Nowhere;
+    } else if matches!(home.noted(store::FOUND), Ok(Some(_))) {
+        // So is what was there before, but for who was born in it.
+        if empty_what_was_found(&home, &record).is_ok() {
+            record.place = Place::Nowhere;
+        }
     }
     let left = remove(home, Some(&record), report);
     if left.is_empty() {
@@ -216,6 +222,19 @@ pub(super) fn take_back(
     }
     let texts = std::iter::once(text_of(&error)).chain(left.iter().map(text_of));
     WorkspaceError::Several(texts.collect())
+}
+
+/// Leaves a cgroup that was there before this workspace as it was found.
+fn empty_what_was_found(home: &Home, record: &Record) -> Result<(), WorkspaceError> {
+    end_processes(home, Some(record))?;
+    let whole = Enclosure::open(&record.place)?;
+    let parts = [threads::VCPU, threads::VMM, threads::FILES, threads::VHOST];
+    for part in parts.iter().filter(|_| record.machine.is_some()) {
+        if let Some(mut part) = whole.part(part) {
+            part.remove()?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends and removes everything, goes on after errors, and gives them. The directory goes last, and only when nothing
@@ -370,9 +389,13 @@ fn remove_cgroup(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceEr
     let Some(mut enclosure) = enclosure_of(home, record)? else {
         return Ok(());
     };
-    // One that was only intended may have been somebody else's before; this program leaves none like that.
-    let foreign = !is_claimed(home, record)? && (enclosure.populated()? || enclosure.frozen()?);
-    if !foreign {
+    // One that was only intended may have been somebody else's before, or have been found: this program leaves none
+    // that is populated, frozen or divided.
+    let foreign = !is_claimed(home, record)?
+        && (enclosure.populated()? || enclosure.frozen()? || enclosure.is_divided());
+    let found =
+        record.is_none_or(|record| record.init.is_none()) && home.noted(store::FOUND)?.is_some();
+    if !foreign && !found {
         enclosure.remove()?;
     }
     Ok(())

@@ -45,6 +45,8 @@ use crate::workspace::root::StateRoot;
 pub const CGROUP: &str = "cgroup";
 /// The link that names the cgroup before it is known that nobody else is in it.
 pub const INTENDED: &str = "cgroup.new";
+/// The link that says that the cgroup was there before.
+pub const FOUND: &str = "cgroup.found";
 /// The link that names the first process where no cgroup leads to it.
 pub const INIT: &str = "init";
 /// The record.

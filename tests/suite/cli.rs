@@ -7,7 +7,12 @@ fn the_first_line_of_the_version_is_what_go_runc_parses() {
     let text = Home::new().bulkhead(["--version"]).ok();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("runc version 1."), "{text}");
-    assert!(lines[1].starts_with("commit: "), "{text}");
+    let commit = lines[1].strip_prefix("commit: ").unwrap();
+    let known = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert!(
+        known || option_env!("BULKHEAD_COMMIT").is_some() || commit == "unknown",
+        "{text}"
+    );
     assert_eq!(lines[2], "spec: 1.3.0");
     assert_eq!(
         text.matches("version").count(),
@@ -160,4 +165,56 @@ fn shells_are_given_completions_and_man_its_pages() {
     home.bulkhead([std::ffi::OsStr::new("man"), pages.as_os_str()])
         .ok();
     assert!(pages.join("bulkhead-create.1").exists());
+}
+
+#[test]
+fn the_name_alone_is_answered_by_help() {
+    let said = std::process::Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+        .output()
+        .unwrap();
+    assert!(said.status.success());
+    assert!(String::from_utf8_lossy(&said.stdout).contains("Usage: bulkhead"));
+    assert_eq!(said.stderr, b"");
+}
+
+#[test]
+fn an_empty_path_is_as_none() {
+    let home = Home::new();
+    let words = home
+        .bulkhead(["--log", "", "create", "--bundle", "", "--pid-file=", "x"])
+        .failed();
+    assert!(words.contains("config.json"), "{words}");
+    assert_eq!(home.bulkhead(["--log=", "list", "-q"]).ok(), "");
+}
+
+#[test]
+fn a_log_may_be_called_a_file_and_must_be_one() {
+    let home = Home::new();
+    let log = home.beside("log");
+    let named = format!("file:{}", log.display());
+    home.bulkhead(["--log", &named, "state", "x"]).failed();
+    assert!(
+        std::fs::read_to_string(&log)
+            .unwrap()
+            .contains("does not exist")
+    );
+    for other in ["journald:x", "syslog:x"] {
+        let words = home.bulkhead(["--log", other, "list"]).failed();
+        let kind = other.trim_end_matches(":x");
+        assert!(
+            words.contains(&format!("{kind} is not written to")),
+            "{words}"
+        );
+    }
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_fails_the_command_before_it_does_anything() {
+    let home = Home::new();
+    let said = home.bulkhead(["--log", "/no/such/directory/log", "list", "-q"]);
+    assert_eq!(said.status, 1);
+    assert_eq!(
+        said.err,
+        "bulkhead: --log: cannot open /no/such/directory/log: no such file or directory\n"
+    );
 }

@@ -210,11 +210,9 @@ fn a_workspace_without_a_cgroup_of_its_own_lives_and_ends_too() {
         home.bulkhead(["ps", "-f", "json", &id]).ok(),
         format!("[{pid}]\n")
     );
-    assert!(
-        home.bulkhead(["pause", &id])
-            .failed()
-            .contains("no cgroup of its own")
-    );
+    let words = home.bulkhead(["pause", &id]).failed();
+    assert!(words.contains("no cgroup of its own"), "{words}");
+    assert!(words.contains("--cgroup-manager disabled"), "{words}");
     home.bulkhead(["kill", "--all", &id, "KILL"]).ok();
     eventually("its end", || home.status(&id) == "stopped");
     home.bulkhead(["delete", &id]).ok();

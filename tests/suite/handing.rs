@@ -180,6 +180,38 @@ fn exec_sends_the_master_of_its_terminal_to_the_console_socket() {
 }
 
 #[test]
+fn a_console_socket_without_a_terminal_is_refused() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let path = home.beside("console.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let id = home.id();
+    home.start(&bundle, &id);
+    let socket = path.to_str().unwrap();
+    let directory = bundle.path().to_str().unwrap();
+    let other = home.id();
+    let calls = [
+        vec![
+            "create",
+            "--console-socket",
+            socket,
+            "-b",
+            directory,
+            &other,
+        ],
+        vec!["run", "--console-socket", socket, "-b", directory, &other],
+        vec!["exec", "--console-socket", socket, &id, "true"],
+    ];
+    for call in calls {
+        let words = home.bulkhead(&call).err;
+        let expected = "cannot use console socket if bulkhead will not detach or allocate tty";
+        assert!(words.contains(expected), "{call:?}: {words}");
+    }
+    assert_eq!(home.bulkhead(["list", "-q"]).ok(), format!("{id}\n"));
+}
+
+#[test]
 fn a_pidfd_comes_over_its_socket() {
     need!(root, cgroup2);
     let home = Home::new();
@@ -230,24 +262,28 @@ fn only_descriptors_that_are_to_be_kept_are_handed_in() {
     let word = home.beside("word");
     std::fs::write(&word, "kept\n").unwrap();
     let line = format!(
-        "exec {} --root {} run -b {} $1 {id} 3<{} 4</dev/null 5</dev/null",
+        "export LISTEN_PID=${{2:-$$}}; exec {} --root {} run -b {} $1 {id} 3<{} 4</dev/null 5</dev/null",
         env!("CARGO_BIN_EXE_bulkhead"),
         home.root().display(),
         bundle.path().display(),
         word.display(),
     );
-    let run = |option: &str, listen: &str| {
+    let run = |option: &str, listen: &str, whose: &str| {
         let mut command = std::process::Command::new("/bin/sh");
-        command.args(["-c", &line, "sh", option]);
         command
+            .args(["-c", &line, "sh", option, whose])
             .env_remove("LISTEN_FDS")
             .envs((!listen.is_empty()).then_some(("LISTEN_FDS", listen)));
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     };
     // Beside the streams, ls has the directory that it reads.
-    assert_eq!(run("--preserve-fds=1", ""), "5\nkept\n\n");
-    assert_eq!(run("--no-pivot=false", "2"), "6\nkept\n2 1\n");
-    assert!(run("--no-pivot=false", "").starts_with("4\n"));
+    assert_eq!(run("--preserve-fds=1", "", ""), "5\nkept\n\n");
+    assert_eq!(run("--no-pivot=false", "2", ""), "6\nkept\n2 1\n");
+    assert!(run("--no-pivot=false", "", "").starts_with("4\n"));
+    // Not for this process, so neither handed on nor read.
+    for listen in ["2", "two"] {
+        assert!(run("--no-pivot=false", listen, "1").starts_with("4\n"));
+    }
 }
 
 #[test]

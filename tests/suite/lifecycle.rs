@@ -257,3 +257,52 @@ fn a_plan_is_printed_without_doing_it() {
     );
     assert!(!home.root().exists());
 }
+
+#[test]
+fn both_lists_pass_over_what_cannot_be_read_and_say_so() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), sleeper());
+    let (whole, damaged) = (home.id(), home.id());
+    home.create(&bundle, &whole);
+    home.create(&bundle, &damaged);
+    std::fs::write(home.root().join(&damaged).join("state.json"), "{").unwrap();
+    let names = home.bulkhead(["list", "-q"]);
+    assert_eq!(names.out, format!("{whole}\n"));
+    let table = home.bulkhead(["list"]);
+    assert!(!table.out.contains(&damaged), "{}", table.out);
+    for said in [names, table] {
+        assert_eq!(said.status, 0);
+        assert!(
+            said.err.contains(&format!("{damaged} cannot be read")),
+            "{}",
+            said.err
+        );
+    }
+    home.bulkhead(["delete", "--force", &damaged]);
+}
+
+#[test]
+fn an_expression_names_all_that_it_matches() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), sleeper());
+    let all = ["web-1", "web-2", "job-1"].map(|name| format!("{name}-{}", home.id()));
+    for id in &all {
+        home.start(&bundle, id);
+    }
+    home.bulkhead(["kill", "--regex", "^web-[0-9]-", "KILL"])
+        .ok();
+    eventually("their end", || {
+        all[..2].iter().all(|id| home.status(id) == "stopped")
+    });
+    assert_eq!(home.status(&all[2]), "running");
+    let words = home.bulkhead(["delete", "-r", "[a-z]-[12]-"]).failed();
+    assert!(
+        words.contains(&all[2]) && words.contains("not stopped"),
+        "{words}"
+    );
+    assert_eq!(home.bulkhead(["list", "-q"]).ok(), format!("{}\n", all[2]));
+    let words = home.bulkhead(["delete", "--regex", "web["]).failed();
+    assert!(words.contains("--regex \"web[\""), "{words}");
+    home.bulkhead(["delete", "--force", "--regex", "."]).ok();
+    assert_eq!(home.bulkhead(["list", "-q"]).ok(), "");
+}

@@ -18,6 +18,7 @@ fn options() -> Options {
         bundle: PathBuf::from("/srv/web-1"),
         cgroup: Some(PathBuf::from("/sys/fs/cgroup/web-1")),
         apparmor: true,
+        selinux: true,
         ..Options::default()
     }
 }
@@ -177,4 +178,29 @@ fn nothing_that_is_asked_for_is_left_out_of_the_plan() {
         let less = Spec::parse(less.to_string().as_bytes()).unwrap();
         assert_ne!(planned(&less), whole, "{name} changes nothing");
     }
+}
+
+#[test]
+fn a_label_that_nobody_enforces_is_refused_by_its_field() {
+    let less = Options {
+        selinux: false,
+        ..options()
+    };
+    let mut process = Spec::starter();
+    process.process.selinux_label = "system_u:system_r:container_t:s0".to_owned();
+    let mut mounts = Spec::starter();
+    mounts.linux.mount_label = "system_u:object_r:container_file_t:s0".to_owned();
+    for (spec, field) in [
+        (&process, "process.selinuxLabel: "),
+        (&mounts, "linux.mountLabel: "),
+    ] {
+        assert!(plan::build(spec, &options()).is_ok());
+        let words = plan::build(spec, &less).unwrap_err().to_string();
+        assert!(words.starts_with(field), "{words}");
+        assert!(words.contains("SELinux is not enabled"), "{words}");
+    }
+    let words = plan::exec(&process, &process.process, &less)
+        .unwrap_err()
+        .to_string();
+    assert!(words.starts_with("process.selinuxLabel: "), "{words}");
 }

@@ -68,6 +68,22 @@ fn a_user_is_root_inside_and_nobody_else_outside() {
 }
 
 #[test]
+fn a_user_namespace_without_mappings_gets_the_users_own() {
+    need!(root);
+    let user = Somebody::new();
+    let script = "cat /proc/self/uid_map /proc/self/gid_map; id -u";
+    let bundle = alone(Bundle::shell(script)).with(|config| {
+        for list in ["uidMappings", "gidMappings"] {
+            config["linux"].as_object_mut().unwrap().remove(list);
+        }
+    });
+    let said = run(&user, &bundle);
+    let seen: Vec<&str> = said.out.split_whitespace().collect();
+    let own = UID.to_string();
+    assert_eq!(seen, ["0", &own, "1", "0", &own, "1", "0"], "{}", said.err);
+}
+
+#[test]
 fn a_user_with_a_range_may_be_several_users_inside() {
     need!(root, uidmap);
     let user = Somebody::new();

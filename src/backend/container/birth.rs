@@ -31,6 +31,7 @@ use crate::init::report::Reason;
 use crate::init::report::Trouble;
 use crate::plan::Plan;
 use crate::plan::namespaces;
+use crate::plan::namespaces::Join;
 use crate::plan::namespaces::Namespaces;
 use crate::plan::step::Barrier;
 use crate::sys::Errno;
@@ -143,9 +144,14 @@ fn build(
 }
 
 /// The namespaces that `clone3(2)` makes; the cgroup namespace is made later by the process itself, because it
-/// would begin at the cgroup of the caller.
+/// would begin at the cgroup of the caller; so may the ipc namespace, whose filesystem would belong to the caller.
 fn at_birth(wanted: &Namespaces) -> u64 {
-    wanted.new & !(namespaces::CGROUP | namespaces::TIME)
+    let ipc = if wanted.ipc_later() {
+        namespaces::IPC
+    } else {
+        0
+    };
+    wanted.new & !(namespaces::CGROUP | namespaces::TIME | ipc)
 }
 
 /// Whether the user namespace is the first generation's already: it then makes the time namespace inside.
@@ -168,18 +174,38 @@ fn open_joins(wanted: &Namespaces) -> Result<Vec<Open>, BackendError> {
         .join
         .iter()
         .map(|join| {
-            let words = format!("join {} namespace {}", join.name, join.path.display());
-            let file =
-                // host path: the namespace that the caller named.
-                rustix::fs::open(&join.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(BackendError::kernel(words.clone()))?;
             Ok(Open {
                 kind: join.kind,
-                words,
-                file,
+                words: format!("join {} namespace {}", join.name, join.path.display()),
+                file: open_join(join)?,
             })
         })
         .collect()
+}
+
+/// Opens a namespace, and sees that it is of the kind that it is named as.
+fn open_join(join: &Join) -> Result<OwnedFd, BackendError> {
+    let (index, path) = (join.index, join.path.clone());
+    // What is no namespace may be a pipe, and nobody waits for its other end.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    // host path: the namespace that the caller named.
+    let opened = rustix::fs::open(&join.path, flags, Mode::empty());
+    let file = opened.map_err(|source| BackendError::Field {
+        field: format!("linux.namespaces[{index}].path"),
+        what: format!("open {path:?}"),
+        source,
+    })?;
+    let found = match namespace::kind(file.as_fd()) {
+        Ok(kind) if kind == join.kind => return Ok(file),
+        Ok(kind) => format!("a {} namespace", namespaces::name(kind)),
+        Err(_) => "no namespace".to_owned(),
+    };
+    Err(BackendError::OtherNamespace {
+        index,
+        path,
+        found,
+        wanted: join.name.clone(),
+    })
 }
 
 /// What the child has of the parent's.

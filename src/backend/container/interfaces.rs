@@ -21,7 +21,14 @@ use crate::sys::route::Route;
 
 /// Moves `name` into the network namespace of `pid`, where it is called `inside`, is up, and has the addresses it had.
 pub(super) fn move_in(pid: i32, name: &str, inside: &str) -> std::result::Result<(), BackendError> {
-    let failed = |what: &str| BackendError::kernel(format!("linux.netDevices.{name}: {what}"));
+    let failed = |what: &str| {
+        let (field, what) = (format!("linux.netDevices.{name}"), what.to_owned());
+        |source| BackendError::Field {
+            field,
+            what,
+            source,
+        }
+    };
     let mut here = Route::open().map_err(failed("open a netlink socket"))?;
     let index = here.index_of(name).map_err(failed("find the interface"))?;
     let addresses = addresses_of(&mut here, index).map_err(failed("read its addresses"))?;

@@ -68,6 +68,8 @@ impl Reporter {
             | BackendError::Helper { .. }
             | BackendError::Inside(_)
             | BackendError::Machine(_)
+            | BackendError::Field { .. }
+            | BackendError::OtherNamespace { .. }
             | BackendError::OutOfTurn) => (BEFORE_STEPS, in_words(&other)),
         };
         if let Some(channel) = &self.channel {

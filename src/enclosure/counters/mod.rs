@@ -18,7 +18,6 @@ pub use spent::Spent;
 pub use spent::SpentMemory;
 
 use crate::enclosure::Enclosure;
-use crate::enclosure::EnclosureError;
 use crate::enclosure::Result;
 use crate::enclosure::group::Group;
 use crate::sys::Errno;
@@ -190,10 +189,7 @@ impl Enclosure {
     ///
     /// If there is no cgroup, or it cannot be read.
     pub fn counters(&self) -> Result<Counters> {
-        let group = self
-            .group
-            .as_ref()
-            .ok_or(EnclosureError::NoCgroup { action: "count" })?;
+        let group = self.group.as_ref().ok_or_else(|| self.missing("count"))?;
         read(group).map_err(|source| self.failed("read the counters of", source))
     }
 

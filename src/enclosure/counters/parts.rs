@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use crate::enclosure::Enclosure;
-use crate::enclosure::EnclosureError;
 use crate::enclosure::Result;
 use crate::enclosure::counters::machine::MachineCounters;
 use crate::enclosure::counters::parse;
@@ -43,10 +42,7 @@ impl Enclosure {
     ///
     /// If there is no cgroup, or it cannot be read.
     pub fn spent_in_parts(&self) -> Result<Option<SpentParts>> {
-        let group = self
-            .group
-            .as_ref()
-            .ok_or(EnclosureError::NoCgroup { action: "count" })?;
+        let group = self.group.as_ref().ok_or_else(|| self.missing("count"))?;
         read(group).map_err(|source| self.failed("read the parts of", source))
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::enclosure::Enclosure;
-use crate::enclosure::EnclosureError;
 use crate::enclosure::Result;
 use crate::enclosure::counters::IoDevice;
 use crate::enclosure::counters::Pressure;
@@ -53,10 +52,7 @@ impl Enclosure {
     ///
     /// If there is no cgroup, or it cannot be read.
     pub fn spent(&self) -> Result<Spent> {
-        let group = self
-            .group
-            .as_ref()
-            .ok_or(EnclosureError::NoCgroup { action: "count" })?;
+        let group = self.group.as_ref().ok_or_else(|| self.missing("count"))?;
         read(group).map_err(|source| self.failed("read the counters of", source))
     }
 }

@@ -30,6 +30,20 @@ pub enum CgroupError {
          `mount -t cgroup2 cgroup2 DIRECTORY` would do, or `--cgroup-manager disabled`"
     )]
     NoCgroup2,
+    /// A limit was asked for where there will be no cgroup to keep it in.
+    #[error(
+        "{field}: the workspace gets no cgroup that could keep this limit; leave the field out, or {}",
+        match disabled {
+            true => "leave out `--cgroup-manager disabled`",
+            false => "mount cgroup2 and delegate a part of it to this user (cgroups(7))",
+        }
+    )]
+    Unkept {
+        /// The field.
+        field: String,
+        /// Whether the caller wants it so; else there is none on this machine.
+        disabled: bool,
+    },
     /// The path would leave the mount point.
     #[error("linux.cgroupsPath: {given:?} leads out of the cgroup tree")]
     PathEscapes {

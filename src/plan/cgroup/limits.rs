@@ -9,6 +9,8 @@ use std::fmt;
 
 use crate::host::Host;
 use crate::plan::cgroup::CgroupError;
+use crate::plan::cgroup::Manager;
+use crate::plan::cgroup::Options;
 use crate::plan::cgroup::cpu;
 use crate::plan::cgroup::device::DeviceFilter;
 use crate::plan::cgroup::guarantee;
@@ -168,6 +170,36 @@ pub(super) fn first(
     let mut limits = finish(limits, host)?;
     provide(guarantee, host, &mut limits)?;
     Ok(limits)
+}
+
+/// What is left of the limits of a workspace that has no cgroup to keep them in: none may have been asked for. Rules for
+/// devices are in every engine's configurations, whatever its user asked for, so they are passed over with a word.
+pub(super) fn unkept(
+    resources: &Resources,
+    oci_version: &str,
+    options: Options,
+) -> Result<Limits, CgroupError> {
+    let mut limits = gather(resources, &Present::default())?;
+    limits
+        .writes
+        .extend(other::pids_at_first(resources, oci_version));
+    if let Some(write) = limits.writes.iter().find(|write| !write.lifts()) {
+        return Err(CgroupError::Unkept {
+            field: write.field.clone(),
+            disabled: options.manager == Manager::Disabled,
+        });
+    }
+    let mut nothing = Limits {
+        ignored: limits.ignored,
+        ..Limits::default()
+    };
+    if !resources.devices.is_empty() && !options.rootless {
+        nothing.ignored.push(
+            "ignoring linux.resources.devices: without a cgroup (--cgroup-manager disabled) no device is refused"
+                .to_owned(),
+        );
+    }
+    Ok(nothing)
 }
 
 /// The changes of a workspace that is there.

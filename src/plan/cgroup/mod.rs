@@ -127,7 +127,8 @@ pub fn plan(
         place::refuse_unweighed(&place, host, options)?;
     }
     let mut limits = match (&place, request.resources) {
-        (Place::Nowhere, _) => Limits::default(),
+        (Place::Nowhere, None) => Limits::default(),
+        (Place::Nowhere, Some(asked)) => limits::unkept(asked, request.oci_version, options)?,
         (_, resources) => limits::first(resources, request.oci_version, &guarantee, host)?,
     };
     let properties = match &place {

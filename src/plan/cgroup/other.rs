@@ -23,9 +23,13 @@ pub(super) fn gather(resources: &Resources, limits: &mut Limits) -> Result<(), C
     for (index, entry) in resources.hugepage_limits.iter().enumerate() {
         let field = format!("hugepageLimits[{index}]");
         let file = format!("hugetlb.{}", entry.page_size);
-        let max = CgroupWrite::new(&format!("{file}.max"), &entry.limit, &field);
+        let limit = match entry.limit {
+            u64::MAX => "max".to_owned(),
+            bytes => bytes.to_string(),
+        };
+        let max = CgroupWrite::new(&format!("{file}.max"), &limit, &field);
         // Reservations are counted since Linux 5.7.
-        let rsvd = CgroupWrite::new(&format!("{file}.rsvd.max"), &entry.limit, &field).or_skip();
+        let rsvd = CgroupWrite::new(&format!("{file}.rsvd.max"), &limit, &field).or_skip();
         limits.writes.extend([max, rsvd]);
     }
     for (device, entry) in &resources.rdma {

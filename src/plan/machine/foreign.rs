@@ -314,7 +314,10 @@ fn namespaces(spec: &Spec) -> Checked {
 fn is_ordinary(device: &Device) -> bool {
     match device.kind {
         DeviceKind::Fifo => true,
-        DeviceKind::Char => ORDINARY.contains(&(device.major, device.minor)),
+        DeviceKind::Char => device
+            .major
+            .zip(device.minor)
+            .is_some_and(|numbers| ORDINARY.contains(&numbers)),
         DeviceKind::Block => false,
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 pub use check::ResourcesError;
 
+use crate::spec::absent::minus_one_is_most;
 use crate::spec::absent::null_is_default;
 
 /// Everything below `linux.resources`.
@@ -234,7 +235,8 @@ pub struct ThrottleDevice {
 pub struct HugepageLimit {
     /// The size as the kernel names it: `64KB`, `2MB`, `1GB`.
     pub page_size: String,
-    /// Bytes, both of reservations and of use.
+    /// Bytes, both of reservations and of use; -1 in the document is [`u64::MAX`], no limit.
+    #[serde(deserialize_with = "minus_one_is_most")]
     pub limit: u64,
 }
 

@@ -155,6 +155,9 @@ fn device(device: &Device, path: &str) -> Checked {
         return Ok(());
     }
     for (name, number) in [("major", device.major), ("minor", device.minor)] {
+        let Some(number) = number else {
+            return Err(required(format!("{path}.{name}"), "a device number"));
+        };
         if u32::try_from(number).is_err() {
             let reason = format!("{number} is no device number, expected 0 or more");
             return Err(SpecError::value(format!("{path}.{name}"), reason));

@@ -34,6 +34,10 @@ impl Spec {
             return Err(required("root.path", "the directory that becomes /"));
         }
         names(self)?;
+        if let Some(value) = self.annotations.get("") {
+            let reason = format!("the value {value:?} has no key, and keys cannot be empty");
+            return Err(SpecError::value("annotations", reason));
+        }
         process::check(&self.process, &mut warnings)?;
         linux::check(self, &mut warnings)?;
         mounts::check(self, &mut warnings)?;

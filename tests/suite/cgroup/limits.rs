@@ -74,6 +74,35 @@ fn every_limit_is_in_force_after_creation() {
 }
 
 #[test]
+fn an_idle_group_has_its_turn_when_nobody_else_runs() {
+    let Some(mut scene) = Scene::with(&["cpu"]) else {
+        return;
+    };
+    let mut made = scene.prepared(r#"{"cpu":{"idle":1,"shares":512}}"#);
+    scene.inhabit(&mut made);
+    assert_eq!(scene.read("cpu.idle"), "1");
+    update(&scene, &mut made, r#"{"cpu":{"idle":0}}"#).unwrap();
+    assert_eq!(scene.read("cpu.idle"), "0");
+    update(&scene, &mut made, r#"{"cpu":{"shares":512}}"#).unwrap();
+    assert_eq!(scene.read("cpu.weight"), "59");
+}
+
+#[test]
+fn a_limit_of_huge_pages_is_lifted_as_all_others_are() {
+    let Some(mut scene) = Scene::with(&["hugetlb"]) else {
+        return;
+    };
+    let limit =
+        |bytes: i64| format!(r#"{{"hugepageLimits":[{{"pageSize":"2MB","limit":{bytes}}}]}}"#);
+    let mut made = scene.prepared(&limit(4_194_304));
+    scene.inhabit(&mut made);
+    assert_eq!(scene.read("hugetlb.2MB.max"), "4194304");
+    update(&scene, &mut made, &limit(-1)).unwrap();
+    assert_eq!(scene.read("hugetlb.2MB.max"), "max");
+    assert_eq!(scene.read("hugetlb.2MB.rsvd.max"), "max");
+}
+
+#[test]
 fn an_update_changes_what_it_names_and_leaves_the_rest() {
     let Some(mut scene) = Scene::with(&["cpu", "memory", "pids"]) else {
         return;

@@ -102,6 +102,63 @@ fn a_descriptor_that_is_to_be_kept_must_be_open() {
 }
 
 #[test]
+fn the_programs_own_descriptors_are_not_taken_for_the_callers() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), Bundle::new(&["sleep", "1000"]));
+    let id = home.id();
+    home.start(&bundle, &id);
+    let mut shell = Command::new("sh");
+    // The lowest numbers are those that the runtime opens first.
+    shell.args([
+        "-c",
+        "exec 3<&- 4<&- 5<&-; exec $RUN exec --preserve-fds 1 $ID true",
+    ]);
+    let run = format!(
+        "{} --root {}",
+        wall::program().display(),
+        home.root().display()
+    );
+    let said: Said = shell
+        .env("ID", &id)
+        .env("RUN", run)
+        .output()
+        .unwrap()
+        .into();
+    assert!(
+        said.err
+            .contains("--preserve-fds: descriptor 3 is not open"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn exec_takes_nothing_from_a_service_manager() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), Bundle::new(&["sleep", "1000"]));
+    let id = home.id();
+    home.start(&bundle, &id);
+    let mut shell = Command::new("bash");
+    let opening = "exec 3</etc/passwd; export LISTEN_FDS=1 LISTEN_PID=$$";
+    shell.args([
+        "-c",
+        &format!("{opening}\nexec $RUN exec $ID sh -c '{LIST}'"),
+    ]);
+    let run = format!(
+        "{} --root {}",
+        wall::program().display(),
+        home.root().display()
+    );
+    let said: Said = shell
+        .env("ID", &id)
+        .env("RUN", run)
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(said.ok(), "0 1 2 \n");
+}
+
+#[test]
 fn standard_streams_belong_to_the_programs_user() {
     need!(root, cgroup2);
     let script = "echo x > /dev/stdout; echo y > /dev/stderr; stat -L -c %u /proc/self/fd/1";

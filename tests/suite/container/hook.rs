@@ -258,3 +258,38 @@ fn a_poststart_hook_that_takes_too_long_fails_the_container() {
     assert!(words.contains("hooks.poststart[0]"), "{words}");
     assert_eq!(home.bulkhead(["list", "-q"]).ok(), "");
 }
+
+#[test]
+fn no_hook_finds_what_the_caller_has_open() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let log = home.beside("log");
+    fs::create_dir_all(&log).unwrap();
+    let bundle = Bundle::shell("true").with(|config| {
+        let shared = json!({"destination": "/log", "source": log, "options": ["bind"]});
+        add(config, "/mounts", shared);
+        for kind in kinds(&KINDS) {
+            let directory = if kind == "startContainer" {
+                Path::new("/log")
+            } else {
+                log.as_path()
+            };
+            let looks =
+                "for n in 3 4 5 6 7 8 9 10 20; do [ -L /proc/$$/fd/$n ] && echo -n \" $n\"; done";
+            let script = format!("({looks}) > {}/{kind}; true", directory.display());
+            config["hooks"][kind] = shell(&script);
+        }
+    });
+    let line = format!(
+        "exec 3</ 4</etc 7</root 9</ 20</\nexec {} --root {} run -b {} {}",
+        wall::program().display(),
+        home.root().display(),
+        bundle.path().display(),
+        home.id()
+    );
+    let mut caller = std::process::Command::new("bash");
+    assert!(caller.args(["-c", &line]).status().unwrap().success());
+    for kind in kinds(&KINDS) {
+        assert_eq!(fs::read_to_string(log.join(kind)).unwrap(), "", "{kind}");
+    }
+}

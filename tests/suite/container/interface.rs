@@ -54,5 +54,6 @@ fn a_name_that_is_taken_inside_is_refused() {
 fn an_interface_that_is_not_there_is_refused_by_name() {
     need!(root, cgroup2);
     let words = moved("true", json!({"none0": {}}), "true").failed();
-    assert!(words.contains("linux.netDevices.none0"), "{words}");
+    let expected = ": linux.netDevices.none0: cannot find the interface: ";
+    assert!(words.contains(expected), "{words}");
 }

@@ -185,11 +185,11 @@ fn a_path_to_another_kind_of_namespace_is_refused_by_name() {
             config["hostname"] = json!("");
             join(config, kind, &path);
         });
-        assert!(
-            words.contains(&format!("{kind} namespace")),
-            "{kind}: {words}"
-        );
-        assert!(words.contains(&path), "{kind}: {words}");
+        let found = if other == "net" { "network" } else { other };
+        let expected =
+            format!(".path: \"{path}\" is a {found} namespace, expected one of the kind {kind:?}");
+        assert!(words.contains(": linux.namespaces["), "{kind}: {words}");
+        assert!(words.contains(&expected), "{kind}: {words}");
     }
 }
 
@@ -198,9 +198,45 @@ fn a_path_to_nothing_is_refused_by_name() {
     need!(root, cgroup2);
     let words = refused(|config| join(config, "network", "/no/such/namespace"));
     assert!(
-        words.contains("join network namespace /no/such/namespace: no such file or directory"),
+        words.contains(".path: cannot open \"/no/such/namespace\": no such file or directory"),
         "{words}"
     );
+    assert!(words.contains(": linux.namespaces["), "{words}");
+    let words = refused(|config| join(config, "network", "/etc/passwd"));
+    assert!(words.contains("\"/etc/passwd\" is no namespace"), "{words}");
+}
+
+#[test]
+fn the_message_queues_belong_to_the_root_of_a_user_namespace() {
+    need!(root, cgroup2);
+    let seen = inside(
+        "stat -c '%u %g' /dev/mqueue; touch /dev/mqueue/made && stat -c '%u %g' /dev/mqueue/made; readlink /proc/self/ns/ipc",
+        |config| {
+            with_users(config);
+            let queues =
+                json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"});
+            config["mounts"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|mount| mount["destination"] != "/dev/mqueue");
+            add(config, "/mounts", queues);
+        },
+    );
+    let seen: Vec<&str> = seen.lines().collect();
+    assert_eq!(seen[..2], ["0 0", "0 0"]);
+    assert_ne!(seen[2], own("ipc"));
+}
+
+#[test]
+fn a_new_user_namespace_of_roots_needs_its_mappings() {
+    need!(root, cgroup2);
+    let words = refused(|config| add(config, "/linux/namespaces", json!({"type": "user"})));
+    assert!(words.contains(": linux.uidMappings: "), "{words}");
+    let words = refused(|config| {
+        with_users(config);
+        config["linux"]["gidMappings"] = json!([]);
+    });
+    assert!(words.contains(": linux.gidMappings: "), "{words}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::at;
 use super::elsewhere;
 use super::inside;
 use super::mounted;
+use super::refused;
 use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
@@ -196,4 +197,17 @@ fn a_file_system_that_refuses_an_option_is_quoted() {
     });
     assert!(words.contains("mount tmpfs on /m: "), "{words}");
     assert!(words.contains("nonsense"), "{words}");
+}
+
+#[test]
+fn a_root_filesystem_that_is_none_is_refused_by_its_field() {
+    need!(root, cgroup2);
+    for (path, why) in [
+        ("/no/such/root", "no such file or directory"),
+        ("/etc/passwd", "not a directory"),
+    ] {
+        let words = refused(|config| config["root"]["path"] = json!(path));
+        let expected = format!(": root.path: cannot use {path:?} as the root filesystem: {why}");
+        assert!(words.contains(&expected), "{words}");
+    }
 }

@@ -299,3 +299,22 @@ fn an_exec_has_all_that_its_process_says() {
     ];
     assert_eq!(words, expected);
 }
+
+#[test]
+fn a_class_of_cache_is_refused_by_its_field_where_there_is_none_to_be_had() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let bundle = Bundle::shell("echo it ran").with(|config| {
+        config["linux"]["intelRdt"] = json!({"l3CacheSchema": "L3:0=1"});
+    });
+    let script = "umount /sys/fs/resctrl 2>/dev/null || true\n$RUN run -b $BUNDLE $ID";
+    let mut command = super::elsewhere(&home, script);
+    command.env("BUNDLE", bundle.path()).env("ID", home.id());
+    let said: crate::support::home::Said = command.output().unwrap().into();
+    assert_eq!(said.out, "");
+    assert!(
+        said.failed()
+            .contains(": linux.intelRdt: resctrl is not mounted")
+    );
+    assert_eq!(home.bulkhead(["list", "-q"]).ok(), "");
+}

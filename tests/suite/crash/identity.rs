@@ -147,6 +147,79 @@ fn whoever_is_in_a_cgroup_already_survives_the_attempt_to_use_it() {
 }
 
 #[test]
+fn who_is_in_a_child_of_a_cgroup_is_found_there() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let id = home.id();
+    let group = Foreign::new(&format!("foreign-{id}"));
+    let child = Foreign::new(&format!("foreign-{id}/inner"));
+    let stranger = Stranger::new();
+    child.write("cgroup.procs", &stranger.pid().to_string());
+    let path = format!("/foreign-{id}");
+    let bundle = residue::sleeper(&id).with(|config| config["linux"]["cgroupsPath"] = path.into());
+    let refused = home
+        .bulkhead(["run", "-b", bundle.path().to_str().unwrap(), &id])
+        .failed();
+    let expected = format!("processes [{}] in its child inner", stranger.pid());
+    assert!(refused.contains(&expected), "{refused}");
+    drop(stranger);
+    drop(child);
+    assert!(group.0.exists());
+}
+
+#[test]
+fn a_cgroup_that_was_there_outlives_a_creation_that_fails() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let id = home.id();
+    let group = Foreign::new(&format!("foreign-{id}"));
+    let child = Foreign::new(&format!("foreign-{id}/inner"));
+    let path = format!("/foreign-{id}");
+    let bundle = residue::sleeper(&id).with(|config| {
+        config["linux"]["cgroupsPath"] = path.into();
+        config["hooks"]["createRuntime"] = serde_json::json!([{"path": "/bin/false"}]);
+    });
+    let refused = home
+        .bulkhead(["run", "-b", bundle.path().to_str().unwrap(), &id])
+        .failed();
+    assert!(refused.contains("hooks.createRuntime[0]"), "{refused}");
+    assert!(!home.root().join(&id).exists());
+    assert!(child.0.exists());
+    drop(child);
+    assert!(group.0.exists());
+}
+
+#[test]
+fn a_cgroup_that_gives_controllers_to_its_children_is_refused_and_left() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let id = home.id();
+    let group = Foreign::new(&format!("foreign-{id}"));
+    let child = Foreign::new(&format!("foreign-{id}/inner"));
+    let controllers = std::fs::read_to_string(group.0.join("cgroup.controllers")).unwrap();
+    let wanted = ["hugetlb", "memory", "io"]
+        .into_iter()
+        .find(|name| controllers.split_whitespace().any(|here| here == *name));
+    let Some(name) = wanted else {
+        return crate::support::need::missing(
+            "needs a controller of cgroup2 that is not for threads",
+        );
+    };
+    group.write("cgroup.subtree_control", &format!("+{name}"));
+    let path = format!("/foreign-{id}");
+    let bundle = residue::sleeper(&id).with(|config| config["linux"]["cgroupsPath"] = path.into());
+    let refused = home
+        .bulkhead(["run", "-b", bundle.path().to_str().unwrap(), &id])
+        .failed();
+    assert!(refused.contains(": linux.cgroupsPath: "), "{refused}");
+    assert!(
+        refused.contains(&format!("the {name} controllers for its children")),
+        "{refused}"
+    );
+    assert!(child.0.exists());
+}
+
+#[test]
 fn a_frozen_cgroup_is_refused_and_left_frozen() {
     need!(root, cgroup2);
     let home = Home::new();

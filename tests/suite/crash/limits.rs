@@ -6,9 +6,10 @@ use crate::support::home::Home;
 use crate::support::residue;
 use crate::support::scale;
 
-/// The least that is tried, and the steps from there, in KiB.
-const LEAST: u64 = 256;
-const STEP: u64 = 512;
+/// The least that is tried, in KiB, and how many limits there are from each to twice as much. Where pages are few at a time
+/// and shared ones are somebody else's, a quarter of a mebibyte has been seen to suffice.
+const LEAST: u64 = 16;
+const STEPS: u32 = 2;
 
 /// Runs `true` with this limit of memory; gives whether that worked.
 fn within(home: &Home, id: &str, limit: u64) -> bool {
@@ -35,8 +36,9 @@ fn memory_that_does_not_suffice_is_said_to_be_too_low_with_the_limit_and_what_wa
     let mut outcomes = [0, 0];
     let mut least = None;
     for round in 0..scale::times(1, 5) {
-        for step in 0..u64::from(scale::times(12, 32)) {
-            let limit = (LEAST + step * STEP) << 10;
+        for step in 0..scale::times(18, 36) {
+            let (doubled, more) = (step / STEPS, u64::from(step % STEPS));
+            let limit = ((LEAST << 10) + more * (LEAST << 10) / u64::from(STEPS)) << doubled;
             let suffices = within(&home, &id, limit);
             outcomes[usize::from(suffices)] += 1;
             least = least.or_else(|| suffices.then_some(limit));

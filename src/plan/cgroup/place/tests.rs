@@ -202,3 +202,76 @@ fn a_path_of_a_document_is_a_scope_where_systemd_makes_it() {
     assert_eq!(path, Path::new("bulkhead.slice/bulkhead-web-1.scope"));
     assert_eq!(slice, "bulkhead.slice");
 }
+
+/// What is planned for a workspace that shall have no cgroup.
+fn without(resources: &str, rootless: bool) -> Result<crate::plan::cgroup::CgroupPlan, String> {
+    let resources = serde_json::from_str(resources).unwrap();
+    let request = Request {
+        id: "web-1",
+        oci_version: "1.3.0",
+        path: "",
+        resources: Some(&resources),
+        annotations: &BTreeMap::new(),
+        owner: None,
+    };
+    let options = Options {
+        manager: Manager::Disabled,
+        rootless,
+    };
+    let planned = crate::plan::cgroup::plan(&request, &Host::default(), options);
+    planned.map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_limit_without_a_cgroup_to_keep_it_in_is_refused() {
+    let limits = [
+        (
+            r#"{"memory": {"limit": 4096}}"#,
+            "linux.resources.memory.limit: ",
+        ),
+        (r#"{"pids": {"limit": 5}}"#, "linux.resources.pids.limit: "),
+        (
+            r#"{"cpu": {"shares": 512}}"#,
+            "linux.resources.cpu.shares: ",
+        ),
+        (
+            r#"{"unified": {"memory.high": "1"}}"#,
+            "linux.resources.unified[\"memory.high\"]: ",
+        ),
+    ];
+    for (resources, field) in limits {
+        let words = without(resources, false).unwrap_err();
+        assert!(words.starts_with(field), "{words}");
+        assert!(words.contains("--cgroup-manager disabled"), "{words}");
+    }
+}
+
+#[test]
+fn what_limits_nothing_needs_no_cgroup() {
+    let nothing = [
+        "{}",
+        r#"{"memory": {"limit": -1}, "pids": {"limit": -1}}"#,
+        r#"{"cpu": {"shares": 0}, "blockIO": {"weight": 0}}"#,
+    ];
+    for resources in nothing {
+        let planned = without(resources, false).unwrap();
+        assert_eq!(planned.limits.writes, []);
+        assert_eq!(planned.limits.ignored, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn rules_for_devices_without_a_cgroup_are_passed_over_with_a_word() {
+    let rules = r#"{"devices": [{"allow": false, "access": "rwm"}]}"#;
+    let planned = without(rules, false).unwrap();
+    assert_eq!(planned.limits.devices, None);
+    let word = &planned.limits.ignored[0];
+    assert!(
+        word.starts_with("ignoring linux.resources.devices: "),
+        "{word}"
+    );
+    assert_eq!(
+        without(rules, true).unwrap().limits.ignored,
+        Vec::<String>::new()
+    );
+}
