@@ -97,7 +97,7 @@ enum Command {
     Usage(usage::Args),
     Top(top::Args),
     Ledger(ledger::Args),
-    Update(update::Args),
+    Update(Box<update::Args>),
     Pause(pause::Args),
     Resume(resume::Args),
     Wait(wait::Args),

@@ -55,14 +55,21 @@ struct Wish {
     format: Format,
 }
 
+/// What a look has found.
+struct Found {
+    known: Vec<(Status, Usage)>,
+    /// Why the rest is not known.
+    missing: Vec<String>,
+}
+
 /// Runs `usage`.
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     let wish = wish(args)?;
     let store = session.store()?;
     loop {
-        let (found, missing) = look(&wish, &store, session)?;
-        if !found.is_empty() || missing.is_empty() {
-            let text = text(&wish, &found)?;
+        let Found { known, missing } = look(&wish, &store, session)?;
+        if !known.is_empty() || missing.is_empty() {
+            let text = text(&wish, &known)?;
             table::print(text.as_bytes())?;
         }
         if !missing.is_empty() {
@@ -116,12 +123,8 @@ fn seconds(word: &str) -> Option<Duration> {
 
 /// What is known, and why the rest is not. One that is named must be there; of all, one that is deleted meanwhile or was
 /// never counted does not matter.
-fn look(
-    wish: &Wish,
-    store: &Store,
-    session: &Session,
-) -> anyhow::Result<(Vec<(Status, Usage)>, Vec<String>)> {
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
+fn look(wish: &Wish, store: &Store, session: &Session) -> anyhow::Result<Found> {
+    let (mut known, mut missing) = (Vec::new(), Vec::new());
     let named = !wish.ids.is_empty();
     let ids = match named {
         true => wish.ids.clone(),
@@ -129,7 +132,7 @@ fn look(
     };
     for id in ids {
         match of(store, &id) {
-            Ok(usage) => found.push(usage),
+            Ok(usage) => known.push(usage),
             Err(error) if named => {
                 let error = error.context(format!("cannot tell the usage of {id}"));
                 missing.push(log::one_line(&error));
@@ -137,7 +140,7 @@ fn look(
             Err(error) => session.ignore(&format!("the usage of {id} is not known"), error),
         }
     }
-    Ok((found, missing))
+    Ok(Found { known, missing })
 }
 
 /// How a workspace stands and what it has used. What counted one that has ended has gone, and its bill says what it used.
