@@ -37,7 +37,11 @@ fn what_is_asked_is_understood() {
     let ports: Vec<String> = bridged.publish.iter().map(ToString::to_string).collect();
     assert_eq!(
         ports,
-        ["8080:80/tcp", "127.0.0.1:53:5353/udp", "[2001:db8::1]:1:2/tcp"]
+        [
+            "8080:80/tcp",
+            "127.0.0.1:53:5353/udp",
+            "[2001:db8::1]:1:2/tcp"
+        ]
     );
     assert_eq!(bridged.outward.limit_bps, Some(100_000_000));
 }
