@@ -72,8 +72,7 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
 
 /// A lease that has ended is extended only where its end makes the workspace stand still.
 fn refuse_what_is_being_ended(workspace: &Workspace) -> anyhow::Result<()> {
-    let over = |term: Term| term.has_expired(lease::now_us());
-    if workspace.on_expiry() != Expiry::Pause && workspace.term()?.is_some_and(over) {
+    if workspace.on_expiry() != Expiry::Pause && workspace.term_is_over()? {
         bail!("it has ended, and the workspace is being ended; see ls for when it has been");
     }
     Ok(())

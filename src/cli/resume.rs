@@ -9,8 +9,6 @@ use crate::cli::session::Session;
 use crate::spec::asked::Expiry;
 use crate::spec::id::ContainerId;
 use crate::workspace::found::Workspace;
-use crate::workspace::lease;
-use crate::workspace::lease::Term;
 
 /// Let a paused workspace go on
 #[derive(Debug, clap::Args)]
@@ -30,8 +28,7 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
 
 /// What stands still because its lease has ended does so until that is extended.
 fn refuse_while_its_lease_keeps_it(workspace: &Workspace) -> anyhow::Result<()> {
-    let over = |term: Term| term.has_expired(lease::now_us());
-    if workspace.on_expiry() == Expiry::Pause && workspace.term()?.is_some_and(over) {
+    if workspace.on_expiry() == Expiry::Pause && workspace.term_is_over()? {
         let id = &workspace.record().id;
         bail!("its lease has ended; extend it: bulkhead lease {id} --extend SPAN");
     }

@@ -44,8 +44,7 @@ pub fn lower(
             estate::keep(places, id, kept).map_err(WorkspaceError::from)?;
             end(&workspace, grace)?;
             if let Err(error) = bill::settle(places, &workspace) {
-                let text = remarks::words(&error);
-                report.warning(&format!("ignoring that it cannot be billed: {text}"));
+                report.warning(&remarks::unbilled(&error));
             }
         }
         Err(WorkspaceError::Store(StoreError::Missing)) if kept || !estate::is_kept(places, id) => {
@@ -63,11 +62,7 @@ fn end(workspace: &Workspace, grace: Duration) -> Result<(), MonitorError> {
     let lived = init.is_some();
     if let Some(init) = init {
         let pid = process::number_in_proc(init.as_fd());
-        // Nobody waits for a program that the kernel keeps the signal from.
-        let grace = match pid.is_ok_and(|pid| process::is_deaf_to(pid, TERMINATE)) {
-            true => Duration::ZERO,
-            false => grace,
-        };
+        let grace = pid.map_or(grace, |pid| grace_of(pid, grace));
         // One that has ended meanwhile, or does not stand still, is what is wanted.
         workspace.signal(TERMINATE).unwrap_or_default();
         workspace.resume().unwrap_or_default();
@@ -81,6 +76,14 @@ fn end(workspace: &Workspace, grace: Duration) -> Result<(), MonitorError> {
     match workspace.monitor() {
         Some(monitor) => dismiss(&monitor, lived),
         None => Ok(()),
+    }
+}
+
+/// How long is waited for a program that was told to end: not at all for one that the kernel keeps the signal from.
+pub(super) fn grace_of(pid: i32, grace: Duration) -> Duration {
+    match process::is_deaf_to(pid, TERMINATE) {
+        true => Duration::ZERO,
+        false => grace,
     }
 }
 

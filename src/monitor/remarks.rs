@@ -84,10 +84,7 @@ impl Report for Remarks<'_> {
     fn begun(&self, first: &Counted<'_>) {
         // The monitor waits for the disk when the program runs.
         if let Err(error) = bill::begun(self.store.places(), first, Disk::Later) {
-            self.warning(&format!(
-                "ignoring that it cannot be billed: {}",
-                words(&error)
-            ));
+            self.warning(&unbilled(&error));
         }
     }
 
@@ -95,12 +92,17 @@ impl Report for Remarks<'_> {
         match bill::ended(self.store.places(), last, end, Disk::Later) {
             Ok(()) => self.sync_beside(),
             Err(error) => {
-                let text = format!("ignoring that it cannot be billed: {}", words(&error));
+                let text = unbilled(&error);
                 self.warning(&text);
                 self.unbilled.replace(Some(text));
             }
         }
     }
+}
+
+/// What is said of an entry that the ledger has not taken.
+pub(super) fn unbilled(error: &dyn std::error::Error) -> String {
+    format!("ignoring that it cannot be billed: {}", words(error))
 }
 
 /// An error with its causes in one line.

@@ -19,6 +19,7 @@ use crate::monitor::failed;
 use crate::monitor::journal::Journal;
 use crate::monitor::line::Line;
 use crate::monitor::line::Order;
+use crate::monitor::lower::grace_of;
 use crate::monitor::outlet::Outlet;
 use crate::monitor::program::Program;
 use crate::monitor::remarks;
@@ -317,11 +318,7 @@ impl<'a> Watch<'a> {
             return Some(Over::Ended(None));
         }
         let pid = self.program.as_ref().map(|program| program.pid);
-        // Nobody waits for a program that the kernel keeps the signal from.
-        let grace = match pid.is_some_and(|pid| process::is_deaf_to(pid, TERMINATE)) {
-            true => Duration::ZERO,
-            false => GRACE,
-        };
+        let grace = pid.map_or(GRACE, |pid| grace_of(pid, GRACE));
         self.signal(TERMINATE);
         // What stands still does not hear.
         self.workspace.resume().unwrap_or_default();

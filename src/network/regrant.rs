@@ -25,10 +25,9 @@ pub fn regrant(plan: &NetworkPlan, places: &Places) -> Result<(), NetworkError> 
     let lease = register.leases.get_mut(&plan.id).ok_or_else(missing)?;
     (lease.inward, lease.outward) = (plan.inward, plan.outward);
     // A capacity that nobody has said counts only while somebody was promised some of it.
-    let usual = before.capacity.filter(|capacity| !capacity.said);
     register.capacity = match register.is_reserved() {
         true => plan.capacity.or(before.capacity),
-        false => before.capacity.filter(|_| usual.is_none()),
+        false => before.capacity.filter(|capacity| capacity.said),
     };
     let mut route = wire::open()?;
     let done = shape::renew(&mut route, &places.root, &mut register, None)

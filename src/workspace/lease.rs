@@ -106,6 +106,15 @@ impl Workspace {
             .transpose()?)
     }
 
+    /// Whether its term has ended; one without a term has none that could.
+    ///
+    /// # Errors
+    ///
+    /// As [`Workspace::term`].
+    pub fn term_is_over(&self) -> Result<bool, WorkspaceError> {
+        Ok(self.term()?.is_some_and(|term| term.has_expired(now_us())))
+    }
+
     /// Begins the term that its annotations ask for; nothing when they ask for none.
     ///
     /// # Errors

@@ -10,11 +10,11 @@ use std::process::Stdio;
 use serde_json::json;
 
 use super::inside;
+use super::own_words;
 use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::home::Said;
-use crate::support::wall;
 
 /// Lists the descriptors of the shell itself: by built-ins alone, so that none is opened for it.
 const LIST: &str = "n=0; while [ $n -lt 120 ]; do if [ -L /proc/$$/fd/$n ]; then echo -n \"$n \"; fi; n=$((n+1)); done; echo";
@@ -24,14 +24,7 @@ fn after(home: &Home, opening: &str, command: &str, bundle: &Bundle) -> Said {
     let script = format!("{opening}\nexec $RUN {command} -b $BUNDLE $ID");
     let mut shell = Command::new("bash");
     shell.args(["-c", &script]).stdin(Stdio::null());
-    shell.env(
-        "RUN",
-        format!(
-            "{} --root {}",
-            wall::program().display(),
-            home.root().display()
-        ),
-    );
+    shell.env("RUN", own_words(home));
     shell.env("BUNDLE", bundle.path()).env("ID", home.id());
     shell.output().unwrap().into()
 }
@@ -54,14 +47,10 @@ fn nothing_that_the_caller_of_exec_has_open_comes_in() {
     home.start(&bundle, &id);
     let script = format!("{TEN}\nexec $RUN exec $ID sh -c '{LIST}'");
     let mut shell = Command::new("bash");
-    shell.args(["-c", &script]).env("ID", &id).env(
-        "RUN",
-        format!(
-            "{} --root {}",
-            wall::program().display(),
-            home.root().display()
-        ),
-    );
+    shell
+        .args(["-c", &script])
+        .env("ID", &id)
+        .env("RUN", own_words(&home));
     let said: Said = shell.output().unwrap().into();
     assert_eq!(said.ok(), "0 1 2 \n");
 }
@@ -113,14 +102,9 @@ fn the_programs_own_descriptors_are_not_taken_for_the_callers() {
         "-c",
         "exec 3<&- 4<&- 5<&-; exec $RUN exec --preserve-fds 1 $ID true",
     ]);
-    let run = format!(
-        "{} --root {}",
-        wall::program().display(),
-        home.root().display()
-    );
     let said: Said = shell
         .env("ID", &id)
-        .env("RUN", run)
+        .env("RUN", own_words(&home))
         .output()
         .unwrap()
         .into();
@@ -144,14 +128,9 @@ fn exec_takes_nothing_from_a_service_manager() {
         "-c",
         &format!("{opening}\nexec $RUN exec $ID sh -c '{LIST}'"),
     ]);
-    let run = format!(
-        "{} --root {}",
-        wall::program().display(),
-        home.root().display()
-    );
     let said: Said = shell
         .env("ID", &id)
-        .env("RUN", run)
+        .env("RUN", own_words(&home))
         .output()
         .unwrap()
         .into();

@@ -51,20 +51,19 @@ pub(crate) fn add(config: &mut Value, list: &str, value: Value) {
     list.as_array_mut().unwrap().push(value);
 }
 
+/// The binary with its state root, as words of a shell.
+fn own_words(home: &Home) -> String {
+    let (program, root) = (wall::program(), home.root());
+    format!("{} --root {}", program.display(), root.display())
+}
+
 /// A shell in a mount and network namespace of its own, where `$RUN` is the binary with its state root.
 fn elsewhere(home: &Home, script: &str) -> Command {
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "--net", "--propagation", "private"])
         .args(["sh", "-e", "-c", script])
-        .env(
-            "RUN",
-            format!(
-                "{} --root {}",
-                wall::program().display(),
-                home.root().display()
-            ),
-        )
+        .env("RUN", own_words(home))
         .stdin(Stdio::null());
     command
 }
