@@ -157,7 +157,7 @@ fn rates_are_changed_while_the_workspace_is_connected() {
     let member = member(&home, Rate::default(), rate(None, Some(40_000_000)), None);
     let port = super::port();
     let _server = server(port);
-    for limit in [10_000_000_u32, 30_000_000] {
+    for limit in [20_000_000_u32, 60_000_000] {
         let mut plan = member.plan.clone();
         plan.outward = rate(None, Some(limit.into()));
         network::regrant(&plan, &places(&home)).unwrap();
