@@ -1,8 +1,11 @@
 //! The figures beside independent readings: what the program, the sender and the kernel's other counters say.
 
 use std::cell::RefCell;
+use std::io::Read;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::net::Shutdown;
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::path::Path;
 
@@ -126,6 +129,50 @@ fn bytes_on_the_network_are_those_that_were_sent() {
     assert!(billed >= received, "{billed} of {received}");
 }
 
+/// The bundle with the host's programs in it: busybox has none that sends packets, or much at once.
+fn with_the_hosts_shell(bundle: Bundle) -> Bundle {
+    for link in ["lib", "lib64"] {
+        std::os::unix::fs::symlink(format!("usr/{link}"), bundle.rootfs(link)).unwrap();
+    }
+    std::fs::create_dir(bundle.rootfs("usr")).unwrap();
+    bundle.with(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.push(json!({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["bind", "ro"]}));
+    })
+}
+
+#[test]
+fn bytes_that_leave_by_the_network_are_those_that_arrive_at_the_host() {
+    need!(root, cgroup2);
+    const SENT: usize = 24 << 20;
+    let (home, id) = (Home::new(), "source");
+    let host = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+    let port = host.local_addr().unwrap().port();
+    let script = format!(
+        "while [ ! -s /go ]; do sleep 0.1; done; export to=/dev/tcp/$(cat /go)/{port}; \
+         /usr/bin/bash -c 'exec 3>$to; dd if=/dev/zero bs=1M count=24 >&3'; exec sleep 1000"
+    );
+    let bundle = with_the_hosts_shell(Bundle::shell(&script)).with(|config| {
+        config["annotations"] = json!({"dev.bulkhead.network": "sent"});
+    });
+    home.start(&bundle, id);
+    let network: Value =
+        serde_json::from_str(&home.bulkhead(["net", "inspect", "sent"]).ok()).unwrap();
+    let subnet = network["subnets"][0].as_str().unwrap();
+    let (subnet, _) = subnet.split_once('/').unwrap();
+    // The bridge has the first address.
+    let bridge: Ipv4Addr = subnet.parse().unwrap();
+    let bridge = Ipv4Addr::from_bits(bridge.to_bits() + 1);
+    std::fs::write(bundle.rootfs("go"), bridge.to_string()).unwrap();
+    let (mut stream, _) = host.accept().unwrap();
+    let arrived = std::io::copy(&mut (&mut stream).take(SENT as u64), &mut std::io::sink());
+    assert_eq!(arrived.unwrap(), SENT as u64);
+    home.bulkhead(["delete", "--force", id]).ok();
+    let billed = last(&home, id).of_links(|link| link.out_bytes).unwrap();
+    agree(billed, SENT as u64);
+    assert!(billed > SENT as u64, "{billed}");
+}
+
 /// Time of all processors in soft interrupts since the start of the machine, in microseconds.
 fn softirq_us() -> u64 {
     let text = std::fs::read_to_string("/proc/stat").unwrap();
@@ -146,20 +193,12 @@ fn work_on_behalf_of_the_only_one_who_sends_is_most_of_all_such_work() {
     };
     let drain = on_net("exec sleep 1000");
     home.start(&drain, &sink);
-    // Busybox sends no packets, so the host's shell is lent for it. To a group of which nobody is a member: nobody
-    // answers that nobody listens.
+    // To a group of which nobody is a member: nobody answers that nobody listens.
     let send = "exec 3>/dev/udp/239.255.0.1/9; dd if=/dev/zero bs=64 count=400000 >&3";
     let flood = on_net(&format!(
         "while [ ! -e /go ]; do sleep 0.2; done; /usr/bin/bash -c '{send}'; exec sleep 1000"
     ));
-    for link in ["lib", "lib64"] {
-        std::os::unix::fs::symlink(format!("usr/{link}"), flood.rootfs(link)).unwrap();
-    }
-    std::fs::create_dir(flood.rootfs("usr")).unwrap();
-    let flood = flood.with(|config| {
-        let mounts = config["mounts"].as_array_mut().unwrap();
-        mounts.push(json!({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["bind", "ro"]}));
-    });
+    let flood = with_the_hosts_shell(flood);
     home.start(&flood, &source);
     let usage = |id: &str| -> Usage {
         let text = home.bulkhead(["usage", id, "-f", "json"]).ok();

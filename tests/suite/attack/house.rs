@@ -75,3 +75,38 @@ fn nothing_in_the_binary_takes_a_defence_out() {
     let text = String::from_utf8_lossy(&text);
     assert!(!text.contains("BULKHEAD_WITHOUT"));
 }
+
+/// A segment of a program's file, as readelf(1) tells of it: its kind, and what may be done with its pages.
+fn segments(program: &str) -> Vec<(String, String)> {
+    let said = Command::new("readelf")
+        .args(["--segments", "--wide", program])
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(said.stdout).unwrap();
+    let lines = text.lines().skip_while(|line| !line.contains("PhysAddr"));
+    let lines = lines.skip(1).take_while(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            // Kind, offset, two addresses, two sizes, flags (a space where one is missing), alignment.
+            let flags = words[6..words.len() - 1].concat();
+            (words[0].to_owned(), flags)
+        })
+        .collect()
+}
+
+#[test]
+fn no_page_of_the_binary_is_written_and_executed_and_nothing_is_loaded_into_it() {
+    let program = env!("CARGO_BIN_EXE_bulkhead");
+    let segments = segments(program);
+    let of = |kind: &str| segments.iter().find(|(found, _)| found == kind);
+    assert!(of("LOAD").is_some(), "{segments:?}");
+    for (kind, flags) in &segments {
+        assert!(!(flags.contains('W') && flags.contains('E')), "{kind}");
+    }
+    assert_eq!(of("GNU_STACK").unwrap().1, "RW");
+    assert_eq!(of("GNU_RELRO").unwrap().1, "R");
+    assert_eq!(of("INTERP"), None);
+    assert_eq!(of("DYNAMIC"), None);
+}

@@ -52,6 +52,52 @@ fn all_come_up_together() {
         .for_each(|document| document.vanishes(&home));
 }
 
+/// What a document says of a network, a port of the host that leads to it, and a lease.
+fn wired(port: u16) -> String {
+    format!(
+        "[lease]\nttl = \"1h\"\n[network]\nbridge = \"group\"\npublish = [\"127.0.0.1:{port}:80\"]\n"
+    )
+}
+
+#[test]
+fn a_group_with_a_network_ports_and_leases_comes_up_and_goes_whole() {
+    need!(root, cgroup2, nft);
+    let home = Home::new();
+    let documents = [18091, 18092].map(|port| Document::sleeper(&home, &wired(port)));
+    let [a, b] = &documents;
+    up(&home, &["--all-or-nothing"], &[a, b]).ok();
+    for document in &documents {
+        let row = document.row(&home);
+        assert!(row["lease"].is_object(), "{row}");
+    }
+    let network = home.bulkhead(["net", "inspect", "group"]).ok();
+    assert!(
+        network.contains("18091") && network.contains("18092"),
+        "{network}"
+    );
+    home.bulkhead(["down", "--time", "0", &a.id, &b.id]).ok();
+    documents
+        .iter()
+        .for_each(|document| document.vanishes(&home));
+    home.bulkhead(["net", "inspect", "group"]).failed();
+}
+
+#[test]
+fn nothing_of_a_group_stays_on_a_network_when_two_ask_for_one_port() {
+    need!(root, cgroup2, nft);
+    let home = Home::new();
+    let documents = [(); 2].map(|()| Document::sleeper(&home, &wired(18093)));
+    let [a, b] = &documents;
+    let error = up(&home, &["--all-or-nothing"], &[a, b]).failed();
+    assert!(error.contains("nothing was brought up"), "{error}");
+    assert!(error.contains("18093"), "{error}");
+    for document in &documents {
+        assert_eq!(document.left(&home), Vec::<String>::new());
+    }
+    home.bulkhead(["net", "inspect", "group"]).failed();
+    assert!(!home.root().join("@networks/group").exists());
+}
+
 #[test]
 fn nothing_is_left_when_the_last_is_wrong() {
     need!(root);
