@@ -7,7 +7,7 @@ product := $(target)/release/bulkhead
 demo := target/demo
 machine := tests/host/run $(if $(SYSTEMD),--systemd)
 
-.PHONY: help setup build guest guest-kernel demo check test test-native test-walls test-machine test-mutations fuzz soak bench bench-machine install shell-machine
+.PHONY: help setup build guest guest-kernel demo check test test-native test-walls test-machine test-mutations reproducible fuzz soak bench bench-machine install shell-machine
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -16,7 +16,7 @@ setup: ## install by package name what a fresh Debian 12 lacks (as root)
 	@.ci/setup
 
 build: setup ## the product: one static binary
-	cargo build --release --locked
+	.ci/product
 
 guest: setup ## what microVMs boot on this host: Debian's cloud kernel and the agent (as root)
 	@.ci/guest stock
@@ -45,6 +45,9 @@ test-walls: setup ## every test of what a container does, with each container in
 
 test-machine: setup ## the tests in the test machine, where none may be skipped
 	@.ci/test machine
+
+reproducible: setup ## the product built twice, in other places, is the same to the byte
+	@.ci/reproducible
 
 test-mutations: setup ## each defence taken out in turn, and the test that notices (as root)
 	@.ci/mutations $(DEFENCES)

@@ -12,7 +12,7 @@ use super::cpus;
 use crate::need;
 
 /// How long is measured.
-const WINDOW: Duration = Duration::from_secs(8);
+const WINDOW: Duration = Duration::from_secs(6);
 /// How long work that has begun is let go on before it is measured.
 const SETTLING: Duration = Duration::from_secs(2);
 /// How many windows are looked at before a part is held to be wrong.

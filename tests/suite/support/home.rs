@@ -114,13 +114,11 @@ impl Home {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
-        child.wait_with_output().unwrap().into()
+        let written = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let said: Said = child.wait_with_output().unwrap().into();
+        // One that does not read says why.
+        assert!(written.is_ok(), "{written:?}: {said:?}");
+        said
     }
 
     /// Makes a workspace, with standard streams that lead nowhere, as a caller that goes on would.
