@@ -22,6 +22,7 @@ use crate::workspace::shortage;
 use crate::workspace::starting;
 use crate::workspace::store;
 use crate::workspace::store::Store;
+use crate::workspace::store::StoreError;
 use crate::workspace::terminal::Foreground;
 
 /// How long the command stays with the workspace, and what it leaves.
@@ -154,6 +155,11 @@ pub(super) fn leave(
         return Ok(standing
             .home
             .write(store::EXIT, &serde_json::to_vec(&exit)?)?);
+    }
+    match standing.home.lock() {
+        // Whoever ended it by deleting it has removed it, and told how it ended.
+        Err(StoreError::Removed) => return Ok(()),
+        answer => answer?,
     }
     if removing::is_billed(&standing.record) {
         // The removal tells how it ended.

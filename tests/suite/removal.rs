@@ -6,6 +6,7 @@ use std::process::Stdio;
 use crate::need;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
+use crate::support::home::eventually;
 use crate::support::home::lives;
 
 fn sleeper() -> Bundle {
@@ -188,5 +189,29 @@ fn creating_and_deleting_at_once_leaves_nothing_or_a_whole_workspace() {
         home.bulkhead(["delete", "--force", &id]).ok();
         assert_eq!(cgroups_of(&id), Vec::<std::path::PathBuf>::new());
         assert_eq!(home.bulkhead(["list", "-q"]).ok(), "");
+    }
+}
+
+/// The command in the foreground removes what has ended, and so does who ends it by deleting it.
+#[test]
+fn who_stays_with_a_workspace_that_another_deletes_says_only_how_it_ended() {
+    need!(root, cgroup2);
+    let (home, bundle) = (Home::new(), sleeper());
+    for _ in 0..20 {
+        let id = home.id();
+        let mut command = home.command();
+        command.args(["run", "-b"]).arg(bundle.path()).arg(&id);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let staying = command.spawn().unwrap();
+        eventually("it to run", || {
+            let state = home.bulkhead(["state", &id]);
+            state.status == 0 && state.out.contains("running")
+        });
+        home.bulkhead(["delete", "--force", &id]).ok();
+        let output = staying.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*said), (Some(137), ""));
+        assert!(!home.root().join(&id).exists());
+        assert_eq!(cgroups_of(&id), Vec::<std::path::PathBuf>::new());
     }
 }
