@@ -198,6 +198,12 @@ fn end_maker(maker: &Life) {
     process::signal(pidfd.as_fd(), KILL).unwrap_or_default();
 }
 
+/// Keeps other commands from the workspace until this one has done with it; gives whether one that deleted it came first,
+/// which has then removed it and told how it ended. One that cannot be locked is there.
+pub(super) fn has_been_removed(home: &Home) -> bool {
+    matches!(home.lock(), Err(StoreError::Removed))
+}
+
 /// Removes what was made of a workspace that failed, and gives why it failed, with what could not be removed.
 pub(super) fn take_back(
     home: Home,
@@ -205,6 +211,9 @@ pub(super) fn take_back(
     error: WorkspaceError,
     report: &dyn Report,
 ) -> WorkspaceError {
+    if has_been_removed(&home) {
+        return error;
+    }
     let mut record = record.clone();
     // What cannot be found out now is met, and told, by the removal.
     if matches!(home.noted(store::CGROUP), Ok(None)) {

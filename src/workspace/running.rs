@@ -22,7 +22,6 @@ use crate::workspace::shortage;
 use crate::workspace::starting;
 use crate::workspace::store;
 use crate::workspace::store::Store;
-use crate::workspace::store::StoreError;
 use crate::workspace::terminal::Foreground;
 
 /// How long the command stays with the workspace, and what it leaves.
@@ -151,15 +150,13 @@ pub(super) fn leave(
     stay: Stay,
     report: &dyn Report,
 ) -> Result<(), WorkspaceError> {
+    if removing::has_been_removed(&standing.home) {
+        return Ok(());
+    }
     if stay.keep {
         return Ok(standing
             .home
             .write(store::EXIT, &serde_json::to_vec(&exit)?)?);
-    }
-    match standing.home.lock() {
-        // Whoever ended it by deleting it has removed it, and told how it ended.
-        Err(StoreError::Removed) => return Ok(()),
-        answer => answer?,
     }
     if removing::is_billed(&standing.record) {
         // The removal tells how it ended.
