@@ -99,7 +99,7 @@ fn network(home: &Home, name: &str) -> Value {
 
 /// The addresses of a workspace, IPv4 first.
 #[track_caller]
-fn addresses(home: &Home, name: &str, id: &str) -> Vec<IpAddr> {
+pub(crate) fn addresses(home: &Home, name: &str, id: &str) -> Vec<IpAddr> {
     let network = network(home, name);
     let mut all = network["workspaces"].as_array().unwrap().iter();
     let own = all.find(|one| one["id"] == id).unwrap();
@@ -184,5 +184,13 @@ impl Drop for Bare {
     fn drop(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+}
+
+/// The address of a network's bridge, by that of one of its workspaces.
+pub(crate) fn gateway_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(four) => IpAddr::V4((u32::from(four) & !0x3ff | 1).into()),
+        IpAddr::V6(six) => IpAddr::V6((u128::from(six) >> 64 << 64 | 1).into()),
     }
 }

@@ -1,6 +1,7 @@
 //! Deletion, and what failed attempts leave: nothing.
 
 use std::ffi::OsStr;
+use std::process::Child;
 use std::process::Stdio;
 
 use crate::need;
@@ -11,6 +12,14 @@ use crate::support::home::lives;
 
 fn sleeper() -> Bundle {
     Bundle::new(&["sleep", "1000"])
+}
+
+/// Begins to make a workspace, whatever becomes of that.
+fn create(home: &Home, bundle: &Bundle, id: &str) -> Child {
+    let mut command = home.command();
+    command.args(["create", "-b"]).arg(bundle.path()).arg(id);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
 }
 
 #[test]
@@ -97,18 +106,7 @@ fn one_of_many_that_create_at_once_wins_and_the_others_leave_nothing() {
     need!(root, cgroup2);
     let (home, bundle) = (Home::new(), sleeper());
     let id = home.id();
-    let attempts: Vec<_> = (0..8)
-        .map(|_| {
-            let mut command = home.command();
-            command
-                .args(["create", "-b"])
-                .arg(bundle.path())
-                .arg(&id)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
-            command.spawn().unwrap()
-        })
-        .collect();
+    let attempts: Vec<_> = (0..8).map(|_| create(&home, &bundle, &id)).collect();
     let won = attempts
         .into_iter()
         .map(|mut child| child.wait().unwrap())
@@ -142,14 +140,7 @@ fn whenever_a_create_is_killed_a_deletion_by_force_leaves_nothing() {
     let (home, bundle) = (Home::new(), sleeper());
     for moment in 0..40u64 {
         let id = home.id();
-        let mut command = home.command();
-        command
-            .args(["create", "-b"])
-            .arg(bundle.path())
-            .arg(&id)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut creating = command.spawn().unwrap();
+        let mut creating = create(&home, &bundle, &id);
         std::thread::park_timeout(std::time::Duration::from_micros(500 * moment));
         creating.kill().unwrap();
         creating.wait().unwrap();
@@ -176,14 +167,7 @@ fn creating_and_deleting_at_once_leaves_nothing_or_a_whole_workspace() {
     let (home, bundle) = (Home::new(), sleeper());
     for _ in 0..10 {
         let id = home.id();
-        let mut command = home.command();
-        command
-            .args(["create", "-b"])
-            .arg(bundle.path())
-            .arg(&id)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let mut creating = command.spawn().unwrap();
+        let mut creating = create(&home, &bundle, &id);
         home.bulkhead(["delete", "--force", &id]).ok();
         creating.wait().unwrap();
         home.bulkhead(["delete", "--force", &id]).ok();

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::io::Read;
 use std::io::Write;
-use std::net::Ipv4Addr;
 use std::net::Shutdown;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -11,7 +10,6 @@ use std::path::Path;
 
 use bulkhead::accounting::Reason;
 use bulkhead::accounting::Usage;
-use serde_json::Value;
 use serde_json::json;
 
 use crate::accounting::life::billed;
@@ -19,6 +17,8 @@ use crate::accounting::life::entries;
 use crate::accounting::life::group;
 use crate::accounting::life::total;
 use crate::need;
+use crate::network::addresses;
+use crate::network::gateway_of;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::home::eventually;
@@ -104,9 +104,7 @@ fn bytes_on_the_network_are_those_that_were_sent() {
         config["annotations"] = json!({"dev.bulkhead.network": "bill"});
     });
     home.start(&bundle, id);
-    let network: Value =
-        serde_json::from_str(&home.bulkhead(["net", "inspect", "bill"]).ok()).unwrap();
-    let address = network["workspaces"][0]["addresses"][0].as_str().unwrap();
+    let address = addresses(&home, "bill", id)[0];
     let stream = RefCell::new(None);
     eventually("somebody to listen", || {
         *stream.borrow_mut() = TcpStream::connect((address, 5000)).ok();
@@ -156,13 +154,7 @@ fn bytes_that_leave_by_the_network_are_those_that_arrive_at_the_host() {
         config["annotations"] = json!({"dev.bulkhead.network": "sent"});
     });
     home.start(&bundle, id);
-    let network: Value =
-        serde_json::from_str(&home.bulkhead(["net", "inspect", "sent"]).ok()).unwrap();
-    let subnet = network["subnets"][0].as_str().unwrap();
-    let (subnet, _) = subnet.split_once('/').unwrap();
-    // The bridge has the first address.
-    let bridge: Ipv4Addr = subnet.parse().unwrap();
-    let bridge = Ipv4Addr::from_bits(bridge.to_bits() + 1);
+    let bridge = gateway_of(addresses(&home, "sent", id)[0]);
     std::fs::write(bundle.rootfs("go"), bridge.to_string()).unwrap();
     let (mut stream, _) = host.accept().unwrap();
     let arrived = std::io::copy(&mut (&mut stream).take(SENT as u64), &mut std::io::sink());

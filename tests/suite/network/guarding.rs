@@ -8,6 +8,7 @@ use bulkhead::plan::network::Link;
 use super::SERVER;
 use super::addresses;
 use super::bridged;
+use super::gateway_of;
 use super::heard;
 use super::inside;
 use super::network;
@@ -146,13 +147,6 @@ fn another_hardware_address_is_not_heard() {
     )
     .ok();
     eventually("an answer", || inside(&home, &thief, &ping).status == 0);
-}
-
-fn gateway_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(four) => IpAddr::V4((u32::from(four) & !0x3ff | 1).into()),
-        IpAddr::V6(six) => IpAddr::V6((u128::from(six) >> 64 << 64 | 1).into()),
-    }
 }
 
 /// What the host's switch says before, while and after a workspace has a network, in a network of the test's own.
