@@ -16,7 +16,7 @@ setup: ## install by package name what a fresh Debian 12 lacks (as root)
 	@.ci/setup
 
 build: setup ## the product: one static binary
-	.ci/product
+	cargo build --release --locked
 
 guest: setup ## what microVMs boot on this host: Debian's cloud kernel and the agent (as root)
 	@.ci/guest stock
