@@ -141,8 +141,12 @@ pub(crate) fn compare(world: &World, runs: usize) -> Outcome<()> {
         Pair::default(),
     );
     for round in 0..WARM_UP + runs {
+        let next = |what| figures::next("boot", what, round, WARM_UP + runs);
+        next("run");
         let (ours, machine, kept) = product(world)?;
+        next("the VMM alone");
         let alone = by_itself(world)?;
+        next("QEMU");
         let (theirs, need) = qemu(world)?;
         if round < WARM_UP {
             continue;
@@ -222,7 +226,10 @@ pub(crate) fn server_processes() -> Outcome<Vec<u32>> {
 pub(crate) fn phases(world: &World, runs: usize) -> Outcome<()> {
     let mut rows: Vec<(&'static str, Pair)> = Vec::new();
     for round in 0..WARM_UP + runs {
+        let next = |what| figures::next("phases", what, round, WARM_UP + runs);
+        next("ours");
         let ours = our_phases(world)?;
+        next("QEMU");
         let theirs = their_phases(world)?;
         if round < WARM_UP {
             continue;

@@ -71,6 +71,8 @@ fn rounds(world: &World, wanted: &Wanted, runs: usize, title: &str) -> Outcome<(
     let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
     for round in 0..runs {
         for side in [round % 2 == 0, round % 2 != 0] {
+            let what = if side { "ours" } else { "QEMU" };
+            figures::next(title, what, round, runs);
             for (name, value) in measure(world, wanted, side)? {
                 pairs.entry(name).or_default().push(side, value);
             }

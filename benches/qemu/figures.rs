@@ -30,6 +30,13 @@ impl Pair {
     }
 }
 
+/// Says on standard error what is done next: a round takes a minute.
+pub(crate) fn next(part: &str, what: &str, round: usize, rounds: usize) {
+    let line = format!("{part}, round {} of {rounds}: {what}\n", round + 1);
+    // Whoever does not listen misses nothing but that.
+    std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).ok();
+}
+
 /// The head over what [`Pair::print`] prints.
 pub(crate) fn head(title: &str) {
     println!(
