@@ -120,8 +120,9 @@ fn hear(socket: &Socket, answered: &OwnedFd, index: u32) -> Option<Result<()>> {
         let [said, over] = watched.map(|file| !file.revents().is_empty());
         if said {
             // What does not fit the socket is lost, and the rest goes on.
-            let heard = socket.recv_from_full().ok();
-            let outcome = heard.and_then(|(bytes, _)| outcome(&bytes, index));
+            let mut bytes = Vec::with_capacity(route::ROOM);
+            let heard = route::receive(socket, &mut bytes).ok();
+            let outcome = heard.and_then(|()| outcome(&bytes, index));
             if outcome.is_some() {
                 return outcome;
             }
