@@ -47,6 +47,10 @@ use crate::sys::vanish::Remains;
 /// What makes something new, and refuses when it is there.
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
+/// Queues of each end of a link and each way. A pair has no lock that more would share, and passes packets on through the
+/// processor that sends them; but each has its entries in sysfs, and since Linux 5.15 there are as many as processors.
+const QUEUES: u32 = 1;
+
 /// An address with the length of its network's prefix.
 pub(super) type Prefixed = (IpAddr, u8);
 
@@ -103,12 +107,16 @@ pub(super) fn make_pair(
         LinkAttribute::Address(plan.mac.to_vec()),
         LinkAttribute::Mtu(plan.mtu),
         LinkAttribute::NetNsPid(pid.unsigned_abs()),
+        LinkAttribute::NumTxQueues(QUEUES),
+        LinkAttribute::NumRxQueues(QUEUES),
     ]);
     let mut near = named(name);
     near.header.flags = LinkFlags::Up;
     near.header.change_mask = LinkFlags::Up;
     near.attributes.extend([
         LinkAttribute::Mtu(plan.mtu),
+        LinkAttribute::NumTxQueues(QUEUES),
+        LinkAttribute::NumRxQueues(QUEUES),
         LinkAttribute::Controller(bridge),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),

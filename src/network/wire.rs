@@ -172,17 +172,15 @@ impl Wiring<'_> {
             self.register.made = true;
             self.register.firewall = false;
         }
-        if firewall::program().is_none() {
-            if lost {
-                remarks.push(format!(
-                    "ignoring that network {} reaches nothing beyond this host: the program nft is missing; install nftables",
-                    plan.network
-                ));
-            }
-        } else if !self.register.firewall {
+        if !self.register.firewall && firewall::program().is_some() {
             firewall::make(&plan.names, &self.register, &self.places.leases)?;
             self.register.firewall = true;
             self.publish_again()?;
+        } else if lost {
+            remarks.push(format!(
+                "ignoring that network {} reaches nothing beyond this host: the program nft is missing; install nftables",
+                plan.network
+            ));
         }
         if self.register.capacity != plan.capacity {
             self.register.capacity = plan.capacity;
