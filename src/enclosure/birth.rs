@@ -13,6 +13,7 @@ use crate::enclosure::device;
 use crate::enclosure::group::Group;
 use crate::enclosure::limits;
 use crate::plan::cgroup::CgroupPlan;
+use crate::plan::cgroup::Limits;
 use crate::sys::Errno;
 
 /// The controllers that can tell the threads of one process apart; all others need whole processes.
@@ -23,30 +24,23 @@ const OF_THREADS: [&str; 4] = ["cpu", "cpuset", "perf_event", "pids"];
 pub(super) struct Birthplace {
     /// The group.
     pub(super) group: Group,
-    /// What was survived, a sentence each.
-    pub(super) remarks: Vec<String>,
     /// Whether it was there before.
     pub(super) found: bool,
 }
 
-/// Makes a group with its limits, its filter and its owner; removes it again if that fails.
+/// Makes a group with its limits and its owner, and no filter yet; removes it again if that fails.
 pub(super) fn make(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<Birthplace> {
     let root = root(mount)?;
     let made = make_path(&root, mount, path, &plan.limits.controllers)?;
     let found = made.last().is_none_or(|last| last != path);
     count(&root, path, &plan.counted);
-    let equipped = equip(&root, mount, path, (plan, found)).inspect_err(|_| {
+    let group = equip(&root, mount, path, (plan, found)).inspect_err(|_| {
         for path in made.iter().rev() {
             // What cannot be removed has become somebody else's.
             root.unmake(path).unwrap_or_default();
         }
-    });
-    let (group, remarks) = equipped?;
-    Ok(Birthplace {
-        group,
-        remarks,
-        found,
-    })
+    })?;
+    Ok(Birthplace { group, found })
 }
 
 /// Refuses a place where somebody is already; what is empty may go and be made again.
@@ -61,8 +55,9 @@ pub(super) fn finish(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<(Gr
     let root = root(mount)?;
     count(&root, path, &plan.counted);
     let group = open(&root, path).map_err(|source| failed("open", mount, path, source))?;
-    let remarks = limit(&group, mount, path, plan)?;
-    Ok((group, remarks))
+    limit(&group, mount, path, plan)?;
+    let remark = filter(&group, &mount.join(path), &plan.limits)?;
+    Ok((group, remark.into_iter().collect()))
 }
 
 /// Enables the controllers that only count, one by one: what cannot be had is done without.
@@ -208,7 +203,7 @@ fn equip(
     mount: &Path,
     path: &Path,
     (plan, found): (&CgroupPlan, bool),
-) -> Result<(Group, Vec<String>)> {
+) -> Result<Group> {
     let group = open(root, path).map_err(|source| failed("open", mount, path, source))?;
     let whole = mount.join(path);
     refuse_inhabited(&group, &whole)?;
@@ -216,26 +211,24 @@ fn equip(
         refuse_parent(&group, &whole)?;
     }
     settle_threads(&group, &whole, &plan.limits.controllers)?;
-    let remarks = limit(&group, mount, path, plan)?;
-    Ok((group, remarks))
+    limit(&group, mount, path, plan)?;
+    Ok(group)
 }
 
-fn limit(group: &Group, mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<Vec<String>> {
-    let whole = mount.join(path);
-    limits::write_all(group, &whole, &plan.limits.writes)?;
-    let mut remarks = Vec::new();
-    if let Some(filter) = &plan.limits.devices {
-        remarks.extend(device::put(
-            group,
-            &whole,
-            filter,
-            plan.limits.filter_optional,
-        )?);
+fn limit(group: &Group, mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<()> {
+    limits::write_all(group, &mount.join(path), &plan.limits.writes)?;
+    let Some(owner) = plan.owner else {
+        return Ok(());
+    };
+    give(group, owner).map_err(|source| failed("change the owner of", mount, path, source))
+}
+
+/// Puts the device filter at a group; gives why that could be done without.
+pub(super) fn filter(group: &Group, whole: &Path, limits: &Limits) -> Result<Option<String>> {
+    match &limits.devices {
+        Some(filter) => device::put(group, whole, filter, limits.filter_optional),
+        None => Ok(None),
     }
-    if let Some(owner) = plan.owner {
-        give(group, owner).map_err(|source| failed("change the owner of", mount, path, source))?;
-    }
-    Ok(remarks)
 }
 
 /// Opens a group below the root, or the root itself.

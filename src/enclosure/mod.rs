@@ -51,10 +51,10 @@ pub struct Enclosure {
 type Result<T> = std::result::Result<T, EnclosureError>;
 
 impl Enclosure {
-    /// Makes the cgroup of a plan, with its limits and its device filter, for processes to be born in.
+    /// Makes the cgroup of a plan, with its limits, for processes to be born in.
     ///
-    /// What systemd makes is made with the first process, by [`Enclosure::adopt`]. If anything fails, what was made
-    /// is removed again.
+    /// What devices they may use is said by [`Enclosure::filter_devices`], before any program runs there. What systemd
+    /// makes is made with the first process, by [`Enclosure::adopt`]. If anything fails, what was made is removed again.
     ///
     /// # Errors
     ///
@@ -73,7 +73,6 @@ impl Enclosure {
                 Ok(birthplace) => {
                     made.group = Some(birthplace.group);
                     made.found = birthplace.found;
-                    made.remarks.extend(birthplace.remarks);
                 }
                 // Nothing that was asked for depends on it, so nobody is told each time.
                 Err(error) if plan.dispensable && error.is_refusal() => made.place = Place::Nowhere,
@@ -81,6 +80,20 @@ impl Enclosure {
             },
         }
         Ok(made)
+    }
+
+    /// Puts the device filter of a plan at the cgroup that was made; gives why that could be done without. The kernel
+    /// takes as long to check and translate a filter as to make ten mounts, so this is for the time when a process that
+    /// was born there is at work on itself, and runs no program yet.
+    ///
+    /// # Errors
+    ///
+    /// [`EnclosureError::Filter`] when the kernel does not take it.
+    pub fn filter_devices(&self, limits: &Limits) -> Result<Option<String>> {
+        match &self.group {
+            Some(group) => birth::filter(group, &self.directory().unwrap_or_default(), limits),
+            None => Ok(None),
+        }
     }
 
     /// Finds the cgroup of a workspace again. That there is none any more is no error.

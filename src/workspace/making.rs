@@ -415,6 +415,10 @@ struct Maker<'a> {
 
 impl Attendant for Maker<'_> {
     fn born(&mut self, pid: i32) -> anyhow::Result<()> {
+        let limits = &self.blueprint.cgroup.limits;
+        if let Some(remark) = self.enclosure.filter_devices(limits)? {
+            self.report.warning(&remark);
+        }
         self.network.map_or(Ok(()), |network| {
             wiring::attach(self.home, network, pid, self.report)
         })

@@ -75,7 +75,10 @@ impl Scene {
     }
 
     fn prepared(&self, resources: &str) -> Enclosure {
-        Enclosure::prepare(&self.plan(resources)).unwrap()
+        let plan = self.plan(resources);
+        let made = Enclosure::prepare(&plan).unwrap();
+        assert_eq!(made.filter_devices(&plan.limits).unwrap(), None);
+        made
     }
 
     /// Somebody who stays a while, moved into the enclosure.
