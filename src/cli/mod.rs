@@ -142,6 +142,7 @@ pub fn main() -> ExitCode {
     if let Some(ended) = inner::part(&args) {
         return ended;
     }
+    crate::sys::process::fit_heap();
     // Before anything is parsed, which would then be parsed twice. A failure is met again, and told, in `protect`.
     if args
         .iter()

@@ -220,6 +220,18 @@ pub fn abort_on_panic() {
     }
 }
 
+/// Fits the heap to a command, which lives for milliseconds (`mallopt(3)`): one for all threads, which wait for the kernel and
+/// hardly allocate, so that making a heap for each would be most of what they cost; and it grows by a megabyte at a time,
+/// of which the kernel gives what is touched.
+pub fn fit_heap() {
+    const STEP: libc::c_int = 1 << 20;
+    #[cfg(target_env = "gnu")]
+    for (setting, value) in [(libc::M_ARENA_MAX, 1), (libc::M_TOP_PAD, STEP)] {
+        // SAFETY: plain numbers, before there is a second thread.
+        unsafe { libc::mallopt(setting, value) };
+    }
+}
+
 /// The name may hold anything, brackets too, so fields are counted from the last bracket on.
 fn parse_stat(text: &[u8]) -> Option<Stat> {
     let close = text.iter().rposition(|byte| *byte == b')')?;
