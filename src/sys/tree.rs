@@ -13,10 +13,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use rustix::fs::AtFlags;
-use rustix::fs::Dir;
 use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
+use rustix::fs::RawDir;
+use rustix::fs::SeekFrom;
 
 use crate::defence::Defence;
 use crate::sys::Errno;
@@ -31,6 +32,9 @@ pub struct Left {
     /// Why.
     pub source: Errno,
 }
+
+/// Bytes of names that are read at once.
+const ROOM: usize = 8 << 10;
 
 /// How a directory that was moved to the top is called there, with a number behind.
 const MOVED: &str = ".removed-";
@@ -52,21 +56,27 @@ pub fn remove(parent: impl AsFd, name: &OsStr) -> std::result::Result<(), Left> 
     let mut moved = 0_u64;
     loop {
         let inside = entries(top.as_fd()).map_err(left(name.into()))?;
-        if inside.is_empty() {
-            break;
-        }
+        let was_empty = inside.is_empty();
         for (entry, kind) in inside {
             remove_entry(top.as_fd(), &entry, kind, &mut moved)
                 .map_err(left(PathBuf::from(name).join(&entry)))?;
         }
+        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            // What was moved to the top is next.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if !was_empty => {}
+            other => return other.map_err(left(name.into())),
+        }
     }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(left(name.into()))
 }
 
 /// Removes one entry of the top; directories in it are moved to the top first.
 fn remove_entry(top: BorrowedFd<'_>, name: &OsStr, kind: FileType, moved: &mut u64) -> Result<()> {
     if kind != FileType::Directory {
         return rustix::fs::unlinkat(top, name, AtFlags::empty());
+    }
+    match rustix::fs::unlinkat(top, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        other => return other,
     }
     let directory = open(top, name)?;
     for (entry, kind) in entries(directory.as_fd())? {
@@ -122,8 +132,11 @@ fn open(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
 
 /// The names in a directory, with what each is.
 fn entries(directory: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>> {
+    rustix::fs::seek(directory, SeekFrom::Start(0))?;
+    let mut room = Vec::with_capacity(ROOM);
+    let mut names = RawDir::new(directory, room.spare_capacity_mut());
     let mut found = Vec::new();
-    for entry in Dir::read_from(directory)? {
+    while let Some(entry) = names.next() {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name == "." || name == ".." {

@@ -39,6 +39,7 @@ use rustix::fs::OFlags;
 use crate::defence::Defence;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
+use crate::sys::tree;
 use crate::workspace::root::StateRoot;
 
 /// The link that names the cgroup.
@@ -385,8 +386,10 @@ impl Home {
         let entries = std::fs::read_dir(path)
             .map_err(|error| failed("cannot read", path)(errno_of(&error)))?;
         for entry in entries.flatten() {
-            if entry.file_name() != OsStr::new(CGROUP) {
-                remove_entry(&entry.path()).map_err(failed("cannot remove", &entry.path()))?;
+            let name = entry.file_name();
+            if name != OsStr::new(CGROUP) {
+                tree::remove(self.as_fd(), &name)
+                    .map_err(|left| failed("cannot remove", &path.join(left.path))(left.source))?;
             }
         }
         self.forget(CGROUP)?;
@@ -415,21 +418,6 @@ fn whole(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
     }
     bytes.truncate(filled);
     Ok(bytes)
-}
-
-/// Removes a file, or a directory of files.
-fn remove_entry(path: &Path) -> Result<(), Errno> {
-    let removed = match rustix::fs::unlink(path) {
-        Err(Errno::ISDIR) => std::fs::remove_dir_all(path).map_err(|error| errno_of(&error)),
-        answer => answer,
-    };
-    removed.or_else(|errno| {
-        if errno == Errno::NOENT {
-            Ok(())
-        } else {
-            Err(errno)
-        }
-    })
 }
 
 pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> StoreError {
