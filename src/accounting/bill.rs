@@ -9,6 +9,7 @@ use crate::accounting::Entry;
 use crate::accounting::Ledger;
 use crate::accounting::Meter;
 use crate::accounting::Reason;
+use crate::accounting::moment::Moment;
 use crate::accounting::reading;
 use crate::accounting::reading::Subject;
 use crate::accounting::usage::Usage;
@@ -38,17 +39,26 @@ pub enum Disk {
     Later,
 }
 
-/// Enters that a workspace was made, and what it has used by then.
+/// Enters that a workspace was made, and what it has used by then: since that moment, if it began before this is called.
 ///
 /// # Errors
 ///
 /// [`AccountingError`]; what could be read or written before it holds.
-pub fn begun(root: &StateRoot, first: &Counted<'_>, disk: Disk) -> Result<(), AccountingError> {
+pub fn begun(
+    root: &StateRoot,
+    first: &Counted<'_>,
+    since: Option<Moment>,
+    disk: Disk,
+) -> Result<(), AccountingError> {
     if !is_billed(first.record)? || !first.enclosure.exists() {
         return Ok(());
     }
-    let mut meter = Meter::default();
-    let usage = meter.begin(&subject(first))?;
+    let has_run = since.is_some();
+    let mut meter = Meter::default().since(since);
+    let usage = match has_run {
+        true => meter.look(&subject(first))?,
+        false => meter.begin(&subject(first))?,
+    };
     meter.keep_in(first.home, first.record)?;
     enter(root, &Entry::created(first.record, usage), disk)
 }
@@ -90,7 +100,8 @@ pub fn interval(
     Ok(usage)
 }
 
-/// Enters the end of a workspace whose counters are about to go, unless it has been entered and nothing was used since.
+/// Enters the end of a workspace whose counters are about to go, unless it has been entered and nothing was used since. Of
+/// one whose beginning was not entered the moment of that may be given.
 ///
 /// # Errors
 ///
@@ -99,12 +110,13 @@ pub fn ended(
     root: &StateRoot,
     last: &Counted<'_>,
     end: End,
+    since: Option<Moment>,
     disk: Disk,
 ) -> Result<(), AccountingError> {
     if !is_billed(last.record)? || !last.enclosure.exists() {
         return Ok(());
     }
-    let mut meter = Meter::resume(last.record, last.home);
+    let mut meter = Meter::resume(last.record, last.home).since(since);
     let usage = meter.look(&subject(last))?;
     let total_us = usage.cpu.total_us;
     if meter.has_ended_with(total_us) {

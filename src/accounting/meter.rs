@@ -72,6 +72,8 @@ struct Kept {
 #[derive(Debug)]
 pub struct Meter {
     kept: Option<Kept>,
+    /// What the host had done when the workspace began, of one that nobody has looked at yet.
+    begun: Option<Moment>,
     attribution: Box<dyn Attribution + Send + Sync>,
     /// Held so that the cgroup is not searched for at each look.
     enclosure: Option<Enclosure>,
@@ -81,6 +83,7 @@ impl Default for Meter {
     fn default() -> Self {
         Self {
             kept: None,
+            begun: None,
             attribution: Box::new(ByPackets),
             enclosure: None,
         }
@@ -104,6 +107,12 @@ impl Meter {
             kept: kept.filter(|kept| kept.created == record.created && !earlier(&kept.boot)),
             ..Self::default()
         }
+    }
+
+    /// Counts from that moment on, when nothing has been kept since.
+    pub(super) fn since(mut self, begun: Option<Moment>) -> Self {
+        self.begun = begun;
+        self
     }
 
     /// Looks now. Nothing is written: see [`Meter::keep`].
@@ -181,7 +190,8 @@ impl Meter {
     /// The sums up to now.
     fn go_on(&self, look: &Look, host: Moment) -> Kept {
         let usage = &look.usage;
-        let begun = self.kept.clone().unwrap_or_else(|| birth(look, &host));
+        let born = || birth(look, &host, self.begun.clone());
+        let begun = self.kept.clone().unwrap_or_else(born);
         let waited = look.waited.since(begun.waited);
         let used = usage.cpu.total_us.saturating_sub(begun.used_us);
         let dt = host.clock_us.saturating_sub(begun.host.clock_us);
@@ -242,24 +252,29 @@ impl Meter {
     }
 }
 
-/// What nobody has looked at yet began with nothing, as long ago as it was made. Of the host at that time nothing is
-/// known any more.
-fn birth(look: &Look, host: &Moment) -> Kept {
-    let usage = &look.usage;
-    let parsed = |text: &str| humantime::parse_rfc3339(text).ok();
-    let span = parsed(&usage.at).zip(parsed(&usage.created));
-    let age = span.and_then(|(at, created)| at.duration_since(created).ok());
-    let age_us = u64::try_from(age.unwrap_or_default().as_micros()).unwrap_or_default();
+/// What nobody has looked at yet began with nothing: when the host was as is said, or as long ago as it was made, and then
+/// nothing is known of the host at that time any more.
+fn birth(look: &Look, host: &Moment, begun: Option<Moment>) -> Kept {
     Kept {
-        host: Moment {
-            clock_us: host.clock_us.saturating_sub(age_us),
-            ..Moment::default()
-        },
+        host: begun.unwrap_or_else(|| unseen(look, host)),
         waited: Waited {
             delay_us: look.waited.delay_us.map(|_| 0),
             pressure_us: look.waited.pressure_us.map(|_| 0),
         },
         ..Kept::default()
+    }
+}
+
+/// The moment when a workspace was made, of which only the time is known.
+fn unseen(look: &Look, host: &Moment) -> Moment {
+    let usage = &look.usage;
+    let parsed = |text: &str| humantime::parse_rfc3339(text).ok();
+    let span = parsed(&usage.at).zip(parsed(&usage.created));
+    let age = span.and_then(|(at, created)| at.duration_since(created).ok());
+    let age_us = u64::try_from(age.unwrap_or_default().as_micros()).unwrap_or_default();
+    Moment {
+        clock_us: host.clock_us.saturating_sub(age_us),
+        ..Moment::default()
     }
 }
 

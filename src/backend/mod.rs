@@ -77,6 +77,9 @@ pub trait Attendant {
     /// Any error ends the process.
     fn hooks(&mut self, pid: i32) -> anyhow::Result<()>;
 
+    /// The program has been let go; it takes a while until it runs, so that what is done in that time costs none.
+    fn let_go(&mut self) {}
+
     /// A system call filter asks for its agent.
     ///
     /// # Errors

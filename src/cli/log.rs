@@ -201,7 +201,7 @@ impl Report for Log {
     }
 
     fn begun(&self, first: &Counted<'_>) {
-        self.bill(|root| bill::begun(root, first, Disk::Awaited));
+        self.bill(|root| bill::begun(root, first, None, Disk::Awaited));
     }
 
     fn started(&self, record: &Record) {
@@ -221,7 +221,7 @@ impl Report for Log {
     }
 
     fn ending(&self, last: &Counted<'_>, end: End) {
-        self.bill(|root| bill::ended(root, last, end, Disk::Awaited));
+        self.bill(|root| bill::ended(root, last, end, None, Disk::Awaited));
     }
 }
 

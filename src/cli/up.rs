@@ -19,6 +19,7 @@ use crate::spec::asked::Isolation;
 use crate::spec::id::ContainerId;
 use crate::sys::signal::Signals;
 use crate::workspace::blueprint::Wish;
+use crate::workspace::blueprint::Written;
 use crate::workspace::documents;
 use crate::workspace::estate;
 use crate::workspace::layer;
@@ -52,7 +53,7 @@ pub(super) struct Args {
 /// What a document asks for, with nothing made yet.
 #[derive(Debug)]
 struct Checked {
-    config: Vec<u8>,
+    written: Written,
     lower: Option<PathBuf>,
     wish: Wish,
 }
@@ -89,9 +90,9 @@ impl Args {
         let mut spec = loaded.document.compile(&around)?;
         raising::fit_to_caller(&mut spec);
         Ok(Checked {
-            config: serde_json::to_vec(&spec)?,
+            written: Written::of(spec)?,
             lower: writable.then_some(around.rootfs),
-            wish: session.wish_of(&id, estate::bundle(places, &id)),
+            wish: session.wish_of(&id, estate::place(places, &id)),
         })
     }
 }
@@ -106,7 +107,7 @@ fn launch(
     let launched = monitor::launch(&Launch {
         store,
         wish: &checked.wish,
-        config: &checked.config,
+        written: &checked.written,
         lower: checked.lower.as_deref(),
         attached,
         waits,

@@ -1,19 +1,26 @@
 //! The bill of a workspace while its monitor lives: a look every ten seconds and an entry in the ledger every minute.
-//! Its end is entered by whoever releases it.
+//! Its end is entered by whoever releases it. That it began is entered when its program runs, or a moment later where that
+//! would be in the way of one that is over by then: its last line says all.
 
 use std::time::Duration;
 use std::time::Instant;
 
 use crate::accounting::Meter;
 use crate::accounting::bill;
+use crate::accounting::moment::Moment;
+use crate::monitor::line::Line;
+use crate::monitor::remarks::Remarks;
 use crate::spec::asked::Asked;
 use crate::workspace::found::Workspace;
-use crate::workspace::root::StateRoot;
+use crate::workspace::store::Store;
 
 /// How often the counters are looked at.
 const LOOK: Duration = Duration::from_secs(10);
 /// After so many looks an entry is made.
 const LOOKS: u32 = 6;
+
+/// How long a program runs before the line of its beginning is entered, where that can wait.
+const FIRST: Duration = Duration::from_millis(20);
 
 /// How long after a program has been started the line of its beginning may be on the way to the disk.
 const WAY: Duration = Duration::from_millis(200);
@@ -25,6 +32,8 @@ pub(super) struct Billing {
     meter: Option<Meter>,
     next: Instant,
     looks: u32,
+    /// When to enter the first line, and what the host had done when the program began.
+    first: Option<(Instant, Moment)>,
     /// When to wait for the disk to have the first line.
     sync_at: Option<Instant>,
 }
@@ -40,17 +49,42 @@ impl Billing {
             meter,
             next: now + LOOK,
             looks: 0,
+            first: None,
         }
+    }
+
+    /// Begins with a program that has just begun: its first line is entered if it goes on.
+    pub(super) fn soon(workspace: &Workspace, since: Moment) -> Self {
+        let mut billing = Self::of(workspace);
+        let now = Instant::now();
+        billing.first = billing.meter.as_ref().map(|_| (now + FIRST, since));
+        billing
+    }
+
+    /// When the program began, if that has not been entered.
+    pub(super) fn begun(&mut self) -> Option<Moment> {
+        self.first.take().map(|(_, moment)| moment)
     }
 
     /// When to look next, or to wait for the disk.
     pub(super) fn next(&self) -> Option<Instant> {
         let look = self.meter.as_ref().map(|_| self.next);
-        look.into_iter().chain(self.sync_at).min()
+        let first = self.first.as_ref().map(|(at, _)| *at);
+        look.into_iter().chain(first).chain(self.sync_at).min()
     }
 
-    /// Looks, when it is time to.
-    pub(super) fn look(&mut self, root: &StateRoot, workspace: &Workspace) {
+    /// Looks, when it is time to; who listens on the `line` is told if there is no bill.
+    pub(super) fn look(&mut self, store: &Store, workspace: &Workspace, line: Option<&Line>) {
+        let root = store.places();
+        if self
+            .first
+            .as_ref()
+            .is_some_and(|(at, _)| *at <= Instant::now())
+        {
+            let remarks = Remarks::over(line, store).since(self.begun());
+            workspace.tell_begun(&remarks);
+            self.meter = Some(Meter::new(workspace));
+        }
         if self.sync_at.is_some_and(|at| at <= Instant::now()) {
             self.sync_at = None;
             bill::sync(root).unwrap_or_default();

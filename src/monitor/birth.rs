@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use crate::accounting::moment::Moment;
 use crate::monitor::Launch;
 use crate::monitor::MonitorError;
 use crate::monitor::failed;
@@ -35,7 +36,7 @@ use crate::workspace::store::Store;
 pub(super) fn live(launch: &Launch<'_>, line: Line) -> i32 {
     name_after(&launch.wish.id);
     let made = {
-        let remarks = Remarks::over(&line, launch.store);
+        let remarks = Remarks::over(Some(&line), launch.store);
         make(launch, &line, &remarks)
     };
     let watch = match made {
@@ -71,7 +72,8 @@ fn make<'a>(
     };
     // From here on the state directory holds what the claim held.
     drop(estate);
-    let begun = begin(launch, line, raised, remarks);
+    let mut since = None;
+    let begun = begin(launch, line, raised, remarks, &mut since);
     streams::lead_nowhere()?;
     let (workspace, program) = match begun {
         Ok(Some(begun)) => begun,
@@ -82,7 +84,10 @@ fn make<'a>(
         Err(error) => return Err(with(error, discard(launch.store, id))),
     };
     let journal = Journal::open(&estate::place(launch.store.places(), id)).ok();
-    let watch = Watch::new(launch.store, workspace, program, signals)?;
+    let mut watch = Watch::new(launch.store, workspace, program, signals)?;
+    if launch.attached {
+        watch.bill_soon(since.unwrap_or_else(Moment::look));
+    }
     line.say(&Word::Running).unwrap_or_default();
     Ok(Some(watch.with_output(journal, outlets)))
 }
@@ -93,7 +98,7 @@ fn furnish(launch: &Launch<'_>, estate: &Estate) -> Result<Vec<Outlet>, MonitorE
         layer::make(launch.store.places(), &launch.wish.id, lower).map_err(WorkspaceError::from)?;
     }
     estate
-        .write_bundle(launch.config)
+        .configure(&launch.written.text)
         .map_err(WorkspaceError::from)?;
     outlets(estate.path()).map_err(failed("open the pipes of its output"))
 }
@@ -115,17 +120,19 @@ fn raise(
     Ok(raising::raise(
         launch.store,
         launch.wish,
+        launch.written.clone(),
         launch.timed,
         remarks,
     )?)
 }
 
-/// Starts the program, when it is wanted still.
+/// Starts the program, when it is wanted still; notes what the host has done up to then.
 fn begin(
     launch: &Launch<'_>,
     line: &Line,
     raised: Raised,
     remarks: &Remarks<'_>,
+    since: &mut Option<Moment>,
 ) -> Result<Option<(Workspace, Program)>, MonitorError> {
     if launch.waits {
         let said = line.say(&Word::Raised);
@@ -136,7 +143,11 @@ fn begin(
             return if whole { Ok(None) } else { Err(undone.into()) };
         }
     }
-    let (workspace, started) = raised.start(remarks)?;
+    let (workspace, started) = raised.start(remarks, &mut || *since = Some(Moment::look()))?;
+    if !launch.attached {
+        // Whoever is told that it runs is told first if it cannot be billed.
+        workspace.tell_begun(remarks);
+    }
     Ok(Some((workspace, Program::child(started))))
 }
 

@@ -14,6 +14,7 @@ use crate::sys::Errno;
 use crate::sys::vanish::Remains;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
+use crate::workspace::held::Held;
 
 impl Watch<'_> {
     /// Ends the work; gives the exit status of the monitor.
@@ -26,13 +27,14 @@ impl Watch<'_> {
             // Who made it sees to the rest.
             return 0;
         }
-        let unmounting = self.program.as_mut().map(|program| program.held.unmount());
-        let remarks = Remarks::none(self.store);
+        let remarks = Remarks::none(self.store).since(self.billing.begun());
         // What the kernel still takes apart is waited for at the very end, as is the disk, when who looks on has gone.
         let mut remains = Remains::default();
         // Who has removed it meanwhile has done this too; what cannot be given back now `down` and `gc` try again.
-        let released = self.workspace.release(exit, &remarks, &mut remains);
-        if let Some(program) = self.program.take() {
+        let (mut program, mut nothing) = (self.program.take(), Held::default());
+        let held = program.as_mut().map_or(&mut nothing, |it| &mut it.held);
+        let released = self.workspace.release(exit, &remarks, &mut remains, held);
+        if let Some(program) = program {
             program.collect();
         }
         if !self.passing {
@@ -41,8 +43,6 @@ impl Watch<'_> {
         if over != Over::Removed {
             self.drain();
         }
-        // The layer must not go before its mount.
-        drop(unmounting);
         let removes = over == Over::Removed || (self.passing && self.line.is_some());
         let line = self.line.take();
         let unbilled = remarks.unbilled();

@@ -44,6 +44,7 @@ use crate::sys::Errno;
 use crate::sys::clone;
 use crate::sys::socket;
 use crate::workspace::blueprint::Wish;
+use crate::workspace::blueprint::Written;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
 use crate::workspace::found::Workspace;
@@ -87,7 +88,7 @@ pub struct Launch<'a> {
     /// What its caller says about it; its bundle is made by the monitor.
     pub wish: &'a Wish,
     /// Its configuration.
-    pub config: &'a [u8],
+    pub written: &'a Written,
     /// The directory that its writable layer lies over; none where it has none.
     pub lower: Option<&'a Path>,
     /// Whether its output is passed on, and it is removed at its end.
@@ -170,7 +171,7 @@ pub fn is_alone(store: &Store, workspace: &Workspace) -> Result<bool, WorkspaceE
 /// Whether a workspace was made by `up`.
 #[must_use]
 pub fn is_kept(store: &Store, id: &ContainerId) -> bool {
-    estate::bundle(store.places(), id).exists()
+    estate::is_there(store.places(), id)
 }
 
 /// Waits until there may be more to read, or there will be none; gives whether more may come after that.

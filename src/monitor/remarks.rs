@@ -1,10 +1,11 @@
 //! Where a monitor leaves remarks, and its words for what went wrong.
 
+use std::cell::Cell;
 use std::cell::RefCell;
-use std::thread::JoinHandle;
 
 use crate::accounting::bill;
 use crate::accounting::bill::Disk;
+use crate::accounting::moment::Moment;
 use crate::monitor::line::Line;
 use crate::monitor::line::Word;
 use crate::workspace::report::Counted;
@@ -14,58 +15,51 @@ use crate::workspace::store::Store;
 
 /// Where a monitor leaves remarks: with its `up` while there is one, then nowhere. The bill is kept all the time.
 ///
-/// The line of an end goes to the disk while the rest of the end goes on; dropping this waits for it to be there.
+/// Nobody waits for the line of an end to be on the disk but who drops this.
 pub(super) struct Remarks<'a> {
     line: Option<&'a Line>,
     store: &'a Store,
-    on_the_way: RefCell<Option<JoinHandle<()>>>,
+    /// When the program began, if that has not been entered.
+    begun: Option<Moment>,
+    on_the_way: Cell<bool>,
     /// Why the end is not on the bill.
     unbilled: RefCell<Option<String>>,
 }
 
 impl<'a> Remarks<'a> {
-    /// Remarks that `up` hears.
-    pub(super) fn over(line: &'a Line, store: &'a Store) -> Self {
-        let mut remarks = Self::none(store);
-        remarks.line = Some(line);
-        remarks
+    /// Remarks that `up` hears, if it listens.
+    pub(super) fn over(line: Option<&'a Line>, store: &'a Store) -> Self {
+        Self {
+            line,
+            store,
+            begun: None,
+            on_the_way: Cell::default(),
+            unbilled: RefCell::default(),
+        }
     }
 
     /// Remarks that nobody hears.
     pub(super) fn none(store: &'a Store) -> Self {
-        Self {
-            line: None,
-            store,
-            on_the_way: RefCell::default(),
-            unbilled: RefCell::default(),
-        }
+        Self::over(None, store)
+    }
+
+    /// The same about a program that began then, which has not been entered.
+    pub(super) fn since(mut self, begun: Option<Moment>) -> Self {
+        self.begun = begun;
+        self
     }
 
     /// Why the end is not on the bill, if it is not.
     pub(super) fn unbilled(&self) -> Option<String> {
         self.unbilled.borrow().clone()
     }
-
-    /// Waits for the disk in another thread; where there can be none, here.
-    fn sync_beside(&self) {
-        let root = self.store.places();
-        let there = root.clone();
-        // A disk that takes nothing has nobody to be told to.
-        let waits = move || bill::sync(&there).unwrap_or_default();
-        match std::thread::Builder::new().spawn(waits) {
-            Ok(thread) => {
-                let before = self.on_the_way.replace(Some(thread));
-                before.map(JoinHandle::join);
-            }
-            Err(_) => bill::sync(root).unwrap_or_default(),
-        }
-    }
 }
 
 impl Drop for Remarks<'_> {
     fn drop(&mut self) {
-        if let Some(thread) = self.on_the_way.take() {
-            thread.join().unwrap_or_default();
+        if self.on_the_way.get() {
+            // A disk that takes nothing has nobody to be told to.
+            bill::sync(self.store.places()).unwrap_or_default();
         }
     }
 }
@@ -83,14 +77,16 @@ impl Report for Remarks<'_> {
 
     fn begun(&self, first: &Counted<'_>) {
         // The monitor waits for the disk when the program runs.
-        if let Err(error) = bill::begun(self.store.places(), first, Disk::Later) {
+        let root = self.store.places();
+        if let Err(error) = bill::begun(root, first, self.begun.clone(), Disk::Later) {
             self.warning(&unbilled(&error));
         }
     }
 
     fn ending(&self, last: &Counted<'_>, end: End) {
-        match bill::ended(self.store.places(), last, end, Disk::Later) {
-            Ok(()) => self.sync_beside(),
+        let root = self.store.places();
+        match bill::ended(root, last, end, self.begun.clone(), Disk::Later) {
+            Ok(()) => self.on_the_way.set(true),
             Err(error) => {
                 let text = unbilled(&error);
                 self.warning(&text);

@@ -10,6 +10,7 @@ use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
 
+use crate::accounting::moment::Moment;
 use crate::enclosure::watch::OverLimit;
 use crate::monitor;
 use crate::monitor::MonitorError;
@@ -138,6 +139,11 @@ impl<'a> Watch<'a> {
         self
     }
 
+    /// Enters that the program has begun when it has run for a moment, and not at all if it does not.
+    pub(super) fn bill_soon(&mut self, since: Moment) {
+        self.billing = Billing::soon(&self.workspace, since);
+    }
+
     /// A program that this monitor has made may have run out of memory already.
     fn watch_memory(&mut self) {
         let fresh = self.program.as_ref().is_some_and(Program::is_child);
@@ -249,7 +255,8 @@ impl<'a> Watch<'a> {
     fn see_to_time(&mut self) -> Option<Over> {
         let now = Instant::now();
         if self.program.is_some() {
-            self.billing.look(self.store.places(), &self.workspace);
+            let (store, line) = (self.store, self.line.as_ref());
+            self.billing.look(store, &self.workspace, line);
         }
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;
@@ -402,7 +409,9 @@ impl<'a> Watch<'a> {
         self.addresses = wiring::addresses(self.store.places())
             .remove(id)
             .unwrap_or_default();
-        let settled = self.workspace.settle(None, &Remarks::none(self.store));
+        let remarks = Remarks::none(self.store).since(self.billing.begun());
+        let settled = self.workspace.settle(None, &remarks);
+        drop(remarks);
         if let Some(program) = self.program.take() {
             program.collect();
         }

@@ -140,6 +140,17 @@ impl Spec {
     pub fn parse(bytes: &[u8]) -> Result<Self, SpecError> {
         parse(bytes)
     }
+
+    /// Writes a `config.json` that [`Spec::parse`] reads as this.
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError::Shape`] when a text holds what no such file may; it names the property.
+    pub fn write(&self) -> Result<Vec<u8>, SpecError> {
+        let bytes = serde_json::to_vec(self).map_err(|error| SpecError::shape(".", &error))?;
+        refuse_nul(&bytes)?;
+        Ok(bytes)
+    }
 }
 
 impl Process {

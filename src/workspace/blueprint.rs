@@ -11,6 +11,7 @@ use crate::plan::cgroup::CgroupPlan;
 use crate::plan::cgroup::Manager;
 use crate::plan::cgroup::Place;
 use crate::spec::Spec;
+use crate::spec::SpecError;
 use crate::spec::asked::Asked;
 use crate::spec::asked::Isolation;
 use crate::spec::id::ContainerId;
@@ -48,6 +49,27 @@ pub struct Wish {
     pub isolation: Option<Isolation>,
 }
 
+/// A configuration, as it is written and as it is meant.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The text of `config.json`.
+    pub text: Vec<u8>,
+    /// What it says.
+    pub spec: Spec,
+}
+
+impl Written {
+    /// Writes a configuration.
+    ///
+    /// # Errors
+    ///
+    /// As [`Spec::write`].
+    pub fn of(spec: Spec) -> Result<Self, SpecError> {
+        let text = spec.write()?;
+        Ok(Self { text, spec })
+    }
+}
+
 /// What will be done for a wish.
 #[derive(Debug, Clone)]
 pub struct Blueprint {
@@ -80,15 +102,28 @@ impl Blueprint {
     ///
     /// [`WorkspaceError`] names the property or file at fault.
     pub fn draw(wish: &Wish, store: &Store, report: &dyn Report) -> Result<Self, WorkspaceError> {
+        Self::draw_from(wish, read_of(wish)?, store, report)
+    }
+
+    /// As [`Blueprint::draw`], for who has just `written` what is in the bundle.
+    ///
+    /// # Errors
+    ///
+    /// As [`Blueprint::draw`].
+    pub fn draw_from(
+        wish: &Wish,
+        written: Written,
+        store: &Store,
+        report: &dyn Report,
+    ) -> Result<Self, WorkspaceError> {
         let home = &store.root().join(&wish.id);
         let bundle = absolute(&wish.bundle)?;
-        let (config, mut spec) = understand(wish, &bundle, report)?;
+        let mut spec = understand(written.spec, report)?;
         let asked = Asked::of(&spec.annotations)?;
         let isolation = wall::chosen(wish.isolation, &asked, &spec);
         let descriptors = Descriptors::find(wish.preserve_fds)?;
-        spec.process
-            .env
-            .extend(descriptors.environment.iter().cloned());
+        let told = descriptors.environment.iter().cloned();
+        spec.process.env.extend(told);
         let notifies = !wall::is_machine(isolation) && notify::manager().is_some();
         if notifies {
             notify::prepare(&mut spec, home);
@@ -97,10 +132,6 @@ impl Blueprint {
         let host = look()?;
         let rootless = is_rootless(&host, wish.rootless);
         plan::network::check(&asked, &spec, rootless)?;
-        let choice = plan::cgroup::Options {
-            manager: wish.manager,
-            rootless,
-        };
         let rootfs = bundle.join(&spec.root.path);
         let (layer, root_owner) = layer::check(asked.layer.as_ref(), &rootfs)?;
         let mut options = plan::Options {
@@ -118,8 +149,7 @@ impl Blueprint {
         }
         .machine(&spec, &options, report)?;
         let limited = wall::enclosed(&spec, machine.as_deref());
-        let request = plan::cgroup::Request::of(wish.id.as_str(), &limited);
-        let cgroup = plan::cgroup::plan(&request, &host, choice)?;
+        let cgroup = cgroup(wish, &limited, &host, rootless)?;
         options.cgroup = cgroup.place.directory();
         options.placed_later = matches!(cgroup.place, Place::Scope { .. });
         let plan = match &machine {
@@ -129,7 +159,7 @@ impl Blueprint {
         Ok(Self {
             bundle,
             rootfs,
-            config,
+            config: written.text,
             spec,
             isolation,
             plan,
@@ -139,6 +169,21 @@ impl Blueprint {
             asked,
         })
     }
+}
+
+/// What is planned for the cgroup.
+fn cgroup(
+    wish: &Wish,
+    limited: &Spec,
+    host: &Host,
+    rootless: bool,
+) -> Result<CgroupPlan, WorkspaceError> {
+    let choice = plan::cgroup::Options {
+        manager: wish.manager,
+        rootless,
+    };
+    let request = plan::cgroup::Request::of(wish.id.as_str(), limited);
+    Ok(plan::cgroup::plan(&request, host, choice)?)
 }
 
 /// What the caller and the machine decide of a plan.
@@ -155,21 +200,23 @@ fn options(wish: &Wish, bundle: &Path, host: &Host) -> plan::Options {
     }
 }
 
-/// The configuration of a wish, as it was read and as it is understood.
-fn understand(
-    wish: &Wish,
-    bundle: &Path,
-    report: &dyn Report,
-) -> Result<(Vec<u8>, Spec), WorkspaceError> {
+/// The configuration of a wish.
+fn read_of(wish: &Wish) -> Result<Written, WorkspaceError> {
+    let bundle = absolute(&wish.bundle)?;
     let usual = || bundle.join("config.json");
-    let config = read(&wish.config.clone().unwrap_or_else(usual))?;
-    let mut spec = Spec::parse(&config)?;
+    let text = read(&wish.config.clone().unwrap_or_else(usual))?;
+    let spec = Spec::parse(&text)?;
+    Ok(Written { text, spec })
+}
+
+/// A configuration that has been checked, and completed for who calls.
+fn understand(mut spec: Spec, report: &dyn Report) -> Result<Spec, WorkspaceError> {
     for warning in spec.validate()? {
         report.warning(&format!("{}: {}", warning.path, warning.text));
     }
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     spec.map_caller(uid.as_raw(), gid.as_raw())?;
-    Ok((config, spec))
+    Ok(spec)
 }
 
 /// Reads a file that a caller named.

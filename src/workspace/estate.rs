@@ -1,11 +1,13 @@
-//! What a workspace of a document keeps where it outlives the host's uptime: its bundle, its layer, its output.
+//! What a workspace of a document keeps where it outlives the host's uptime: its configuration, its layer, its output.
 //!
 //! ```text
-//! DATA/workspaces/ID/bundle/config.json  what its document became
-//! DATA/workspaces/ID/stdout, stderr      named pipes that its program writes to
-//! DATA/workspaces/ID/log, log.1, log.2   what it wrote
-//! DATA/workspaces/ID/kept                says that its layer and its output outlive it
+//! DATA/workspaces/ID/config.json        what its document became
+//! DATA/workspaces/ID/stdout, stderr     named pipes that its program writes to
+//! DATA/workspaces/ID/log, log.1, log.2  what it wrote
+//! DATA/workspaces/ID/kept               says that its layer and its output outlive it
 //! ```
+//!
+//! So the directory is its bundle, without a root filesystem of its own.
 //!
 //! The directory is held by whoever has its `flock(2)` until the state directory of the same name is there; from then
 //! on by that. One that neither holds is left over from a crash, and anybody may remove it or take it.
@@ -28,6 +30,8 @@ use crate::workspace::store::StoreError;
 use crate::workspace::store::errno_of;
 use crate::workspace::store::failed;
 
+/// What the workspace is made from.
+const CONFIG: &str = "config.json";
 /// The pipe that takes standard output.
 pub const STDOUT: &str = "stdout";
 /// The pipe that takes standard error.
@@ -86,10 +90,10 @@ pub fn place(root: &StateRoot, id: &ContainerId) -> PathBuf {
     all(root).join(id)
 }
 
-/// Where its bundle is.
+/// Whether there is one that a workspace was made from.
 #[must_use]
-pub fn bundle(root: &StateRoot, id: &ContainerId) -> PathBuf {
-    place(root, id).join("bundle")
+pub fn is_there(root: &StateRoot, id: &ContainerId) -> bool {
+    place(root, id).join(CONFIG).exists()
 }
 
 /// The names of all that are there, sorted.
@@ -135,16 +139,14 @@ impl Estate {
         &self.path
     }
 
-    /// Puts the bundle in place.
+    /// Puts the configuration in place.
     ///
     /// # Errors
     ///
     /// Fails when it cannot be written.
-    pub fn write_bundle(&self, config: &[u8]) -> Result<(), StoreError> {
-        let bundle = self.path.join("bundle");
-        let path = bundle.join("config.json");
-        std::fs::create_dir(&bundle)
-            .and_then(|()| std::fs::write(&path, config))
+    pub fn configure(&self, config: &[u8]) -> Result<(), StoreError> {
+        let path = self.path.join(CONFIG);
+        std::fs::write(&path, config)
             .map_err(|error| failed("cannot write", &path)(errno_of(&error)))
     }
 
@@ -237,23 +239,23 @@ mod tests {
     fn what_one_command_holds_another_cannot_take_or_remove() {
         let (_home, store) = store();
         let first = Estate::claim(&store, &id()).unwrap();
-        first.write_bundle(b"{}").unwrap();
+        first.configure(b"{}").unwrap();
         assert!(matches!(
             Estate::claim(&store, &id()),
             Err(StoreError::Taken)
         ));
         assert!(!discard(&store, &id()).unwrap());
-        assert!(first.path().join("bundle/config.json").exists());
+        assert!(first.path().join(CONFIG).exists());
     }
 
     #[test]
     fn what_a_crash_left_is_taken_over_empty() {
         let (_home, store) = store();
         let first = Estate::claim(&store, &id()).unwrap();
-        first.write_bundle(b"{}").unwrap();
+        first.configure(b"{}").unwrap();
         drop(first);
         let second = Estate::claim(&store, &id()).unwrap();
-        assert!(!second.path().join("bundle").exists());
+        assert!(!second.path().join(CONFIG).exists());
         assert!(second.path().join(STDOUT).exists());
     }
 
@@ -261,14 +263,14 @@ mod tests {
     fn what_was_written_is_kept_for_the_next_until_nobody_wants_it() {
         let (_home, store) = store();
         let first = Estate::claim(&store, &id()).unwrap();
-        first.write_bundle(b"{}").unwrap();
+        first.configure(b"{}").unwrap();
         std::fs::create_dir_all(first.path().join("upper/deep")).unwrap();
         keep(store.places(), &id(), true).unwrap();
         drop(first);
         assert!(discard(&store, &id()).unwrap());
         assert!(!is_left_over(&store, &id()).unwrap());
         let second = Estate::claim(&store, &id()).unwrap();
-        assert!(!second.path().join("bundle").exists());
+        assert!(!second.path().join(CONFIG).exists());
         assert!(second.path().join("upper/deep").exists());
         second.remove().unwrap();
         assert!(place(store.places(), &id()).join("upper/deep").exists());

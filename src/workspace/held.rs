@@ -2,7 +2,6 @@
 //! the kernel, does not stand before everything else that is to be done then.
 
 use std::os::fd::OwnedFd;
-use std::thread::JoinHandle;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
@@ -20,47 +19,33 @@ pub struct Held {
     mounts: Option<OwnedFd>,
 }
 
-/// Mounts on their way out. Dropping this waits for their end.
-#[derive(Debug)]
-pub struct Unmounting(Option<JoinHandle<()>>);
-
 impl Workspace {
     /// Holds the namespaces of a workspace that runs; nothing of one that has ended.
     #[must_use]
     pub fn hold(&self) -> Held {
         let asked = Asked::of(&self.record.annotations).unwrap_or_default();
         let network = wiring::asked_for(&asked).and_then(|_| self.namespace("net"));
-        Held {
+        let held = Held {
             _network: network,
             mounts: self.namespace("mnt"),
-        }
+        };
+        let init = self.record.init.as_ref();
+        // Else the number is somebody else's.
+        let is_its_own = init.is_some_and(|init| init.lives().unwrap_or(false));
+        if is_its_own { held } else { Held::default() }
     }
 
     fn namespace(&self, kind: &str) -> Option<OwnedFd> {
         let init = self.record.init.as_ref()?;
         let path = format!("/proc/{}/ns/{kind}", init.pid);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(path, flags, Mode::empty()).ok()?;
-        // Else the number is somebody else's.
-        init.lives().unwrap_or(false).then_some(opened)
+        rustix::fs::open(path, flags, Mode::empty()).ok()
     }
 }
 
 impl Held {
-    /// Lets go of the mounts beside whatever is done meanwhile.
-    #[must_use]
-    pub fn unmount(&mut self) -> Unmounting {
-        let mounts = self.mounts.take();
-        // Where there can be no thread they are let go of here.
-        let thread = std::thread::Builder::new().spawn(move || drop(mounts));
-        Unmounting(thread.ok())
-    }
-}
-
-impl Drop for Unmounting {
-    fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
-            thread.join().unwrap_or_default();
-        }
+    /// Lets go of the mounts, which ends them: when the disk has what was written there.
+    pub fn unmount(&mut self) {
+        drop(self.mounts.take());
     }
 }

@@ -18,6 +18,7 @@ use crate::sys::process::Exit;
 use crate::sys::vanish::Remains;
 use crate::workspace::blueprint::Blueprint;
 use crate::workspace::blueprint::Wish;
+use crate::workspace::blueprint::Written;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
 use crate::workspace::held::Held;
@@ -40,7 +41,8 @@ pub struct Raised {
     plan: Plan,
 }
 
-/// Makes a workspace whose program has this process's standard streams, up to the point where it waits.
+/// Makes a workspace whose program has this process's standard streams, up to the point where it waits. What is `written`
+/// stands in its bundle.
 ///
 /// # Errors
 ///
@@ -48,10 +50,11 @@ pub struct Raised {
 pub fn raise(
     store: &Store,
     wish: &Wish,
+    written: Written,
     timed: bool,
     report: &dyn Report,
 ) -> Result<Raised, WorkspaceError> {
-    let blueprint = draw(store, wish, report)?;
+    let blueprint = without_console(Blueprint::draw_from(wish, written, store, report)?)?;
     let standing = making::build(store, wish, &blueprint, arrangement(timed), report)?;
     let raised = Raised {
         workspace: Workspace {
@@ -67,8 +70,8 @@ pub fn raise(
     }
 }
 
-fn draw(store: &Store, wish: &Wish, report: &dyn Report) -> Result<Blueprint, WorkspaceError> {
-    let blueprint = Blueprint::draw(wish, store, report)?;
+/// Refuses a terminal: nobody would be there to have its other end.
+fn without_console(blueprint: Blueprint) -> Result<Blueprint, WorkspaceError> {
     if blueprint.spec.process.terminal {
         return Err(WorkspaceError::NoConsole);
     }
@@ -129,14 +132,23 @@ impl Raised {
         self.workspace.unlock()
     }
 
-    /// Lets the program go; its lease begins.
+    /// Lets the program go; its lease begins. Its bill begins when [`Workspace::tell_begun`] is called. Something may be
+    /// done `meanwhile`, until it runs.
     ///
     /// # Errors
     ///
     /// [`WorkspaceError`] when it cannot be executed, or a poststart hook fails.
-    pub fn start(self, report: &dyn Report) -> Result<(Workspace, Started), WorkspaceError> {
-        let held = self.workspace.hold();
-        match self.let_go(report) {
+    pub fn start(
+        self,
+        report: &dyn Report,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(Workspace, Started), WorkspaceError> {
+        let mut held = Held::default();
+        let begun = self.let_go(&mut || {
+            held = self.workspace.hold();
+            meanwhile();
+        });
+        match begun {
             Ok(notify) => {
                 let started = Started {
                     process: self.made.process,
@@ -150,7 +162,7 @@ impl Raised {
         }
     }
 
-    fn let_go(&self, report: &dyn Report) -> Result<Option<Notify>, WorkspaceError> {
+    fn let_go(&self, meanwhile: &mut dyn FnMut()) -> Result<Option<Notify>, WorkspaceError> {
         let workspace = &self.workspace;
         let notify = starting::open_notify(&workspace.home)?;
         if workspace.term()?.is_none() {
@@ -164,8 +176,8 @@ impl Raised {
             &workspace.record,
             process,
             channel,
+            meanwhile,
         )?;
-        workspace.tell_begun(report);
         starting::poststart(&workspace.record, process)?;
         Ok(notify)
     }
@@ -216,12 +228,12 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
     ) -> Result<(), WorkspaceError> {
-        self.release(exit, report, &mut Remains::default())?;
+        self.release(exit, report, &mut Remains::default(), &mut Held::default())?;
         self.note_settled()
     }
 
     /// As [`Workspace::settle`], for who knows soon what becomes of it then: [`Workspace::note_settled`] or
-    /// [`Workspace::erase`].
+    /// [`Workspace::erase`]. The mounts that were `held` are gone after it.
     ///
     /// # Errors
     ///
@@ -231,9 +243,10 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
         remains: &mut Remains,
+        held: &mut Held,
     ) -> Result<(), WorkspaceError> {
         self.lock()?;
-        let released = self.release_locked(exit, report, remains);
+        let released = self.release_locked(exit, report, remains, held);
         self.unlock()?;
         released
     }
@@ -243,11 +256,12 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
         remains: &mut Remains,
+        held: &mut Held,
     ) -> Result<(), WorkspaceError> {
         if let Some(exit) = exit {
             self.home.write(store::EXIT, &serde_json::to_vec(&exit)?)?;
         }
-        let left = removing::release(&self.home, Some(&self.record), report, remains);
+        let left = removing::release(&self.home, Some(&self.record), report, remains, held);
         removing::all_or_several(left)
     }
 
@@ -284,7 +298,7 @@ impl Workspace {
     }
 
     fn give_back(&mut self, report: &dyn Report) -> Result<(), WorkspaceError> {
-        self.release_locked(None, report, &mut Remains::default())?;
+        self.release_locked(None, report, &mut Remains::default(), &mut Held::default())?;
         self.note_settled_locked()
     }
 
@@ -355,7 +369,7 @@ impl Workspace {
     ) -> Result<(Plan, Made), WorkspaceError> {
         self.give_back(report)?;
         removing::after_the_end(Some(&self.record), report);
-        let mut blueprint = draw(store, wish, report)?;
+        let mut blueprint = without_console(Blueprint::draw(wish, store, report)?)?;
         keep_addresses(&mut blueprint, addresses);
         self.home.forget(store::SETTLED)?;
         let network = wiring::plan(&blueprint, wish.id.as_str(), store.places())?;
@@ -391,13 +405,14 @@ impl Workspace {
         report: &dyn Report,
     ) -> Result<Started, WorkspaceError> {
         let process = made.process.as_fd();
-        let held = self.hold();
+        let mut held = Held::default();
         let begun = starting::let_go(
             plan,
             &self.home,
             &self.record,
             process,
             made.channel.as_fd(),
+            &mut || held = self.hold(),
         )
         .map_err(WorkspaceError::from)
         .inspect(|()| self.tell_begun(report))
@@ -419,7 +434,7 @@ impl Workspace {
     }
 
     /// Says that it stands: when its program has been let go, which need not wait for that.
-    fn tell_begun(&self, report: &dyn Report) {
+    pub fn tell_begun(&self, report: &dyn Report) {
         if removing::is_billed(&self.record)
             && let Ok(enclosure) = self.enclosure()
         {

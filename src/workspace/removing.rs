@@ -26,6 +26,7 @@ use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
 use crate::workspace::found::Workspace;
 use crate::workspace::found::read_record;
+use crate::workspace::held::Held;
 use crate::workspace::hooks::Moment;
 use crate::workspace::inside;
 use crate::workspace::interfaces;
@@ -254,7 +255,7 @@ pub(super) fn remove(
     report: &dyn Report,
 ) -> Vec<WorkspaceError> {
     let mut remains = Remains::default();
-    let mut errors = release(&home, record, report, &mut remains);
+    let mut errors = release(&home, record, report, &mut remains, &mut Held::default());
     if !errors.is_empty() {
         return errors;
     }
@@ -264,12 +265,13 @@ pub(super) fn remove(
 }
 
 /// Ends every process and gives back what the host lent for them; the directory stays. What the kernel still takes apart
-/// is among `remains`.
+/// is among `remains`; the mounts that this process has `held` end while the kernel is at that.
 pub(super) fn release(
     home: &Home,
     record: Option<&Record>,
     report: &dyn Report,
     remains: &mut Remains,
+    held: &mut Held,
 ) -> Vec<WorkspaceError> {
     let mut errors = Vec::new();
     let watch = record.and_then(|record| LastWatch::begin(home, record));
@@ -281,6 +283,7 @@ pub(super) fn release(
         watch.end(home, report);
     }
     errors.extend(remove_cgroup(home, record).err());
+    held.unmount();
     if let Some(leaving) = leaving {
         // What failed here is met, and told, by the next.
         leaving.finish(remains).unwrap_or_default();

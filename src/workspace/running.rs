@@ -111,6 +111,7 @@ fn begin(
         &standing.record,
         process,
         standing.made.channel.as_fd(),
+        &mut || {},
     )?;
     starting::poststart(&standing.record, process)?;
     report.started(&standing.record);

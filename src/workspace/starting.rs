@@ -58,6 +58,7 @@ pub fn start(store: &Store, id: &ContainerId, report: &dyn Report) -> Result<(),
         &workspace.record,
         process.as_fd(),
         channel.as_fd(),
+        &mut || {},
     );
     let_go.map_err(|error| workspace.record.late.explain(error))?;
     // Who asks for the state finds out sooner; a socket nobody listens on says the same.
@@ -84,16 +85,18 @@ pub(super) fn open_notify(home: &Home) -> Result<Option<Notify>, WorkspaceError>
     })
 }
 
-/// Lets the program go, and hears whether it came to run.
+/// Lets the program go, and hears whether it came to run; something may be done `meanwhile`.
 pub(super) fn let_go(
     plan: &Plan,
     home: &Home,
     record: &Record,
     process: BorrowedFd<'_>,
     channel: BorrowedFd<'_>,
+    meanwhile: &mut dyn FnMut(),
 ) -> Result<(), BackendError> {
     let backend = wall::behind(record.isolation, home.as_fd(), None);
-    backend.start(plan, process, channel, &mut Starter { record })
+    let mut starter = Starter { record, meanwhile };
+    backend.start(plan, process, channel, &mut starter)
 }
 
 /// Runs the poststart hooks; when one fails, the workspace is ended (runtime-spec, "Lifecycle", step 9).
@@ -117,9 +120,9 @@ pub(super) fn poststart(record: &Record, process: BorrowedFd<'_>) -> Result<(), 
 }
 
 /// Attends to a workspace while its program is started.
-#[derive(Debug)]
 struct Starter<'a> {
     record: &'a Record,
+    meanwhile: &'a mut dyn FnMut(),
 }
 
 impl Attendant for Starter<'_> {
@@ -129,6 +132,10 @@ impl Attendant for Starter<'_> {
 
     fn hooks(&mut self, _pid: i32) -> anyhow::Result<()> {
         Ok(())
+    }
+
+    fn let_go(&mut self) {
+        (self.meanwhile)();
     }
 
     fn notify(&mut self, _pid: i32, listener: OwnedFd) -> anyhow::Result<()> {

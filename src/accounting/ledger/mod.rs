@@ -102,7 +102,7 @@ impl Ledger {
             kept: kept.max(2),
             warnings: Vec::new(),
         };
-        if !ledger.numbers()?.is_empty() && ledger.noted_boot() != ledger.boot {
+        if ledger.noted_boot() != ledger.boot && !ledger.numbers()?.is_empty() {
             // Who may only read sees the lives as they were left.
             if let Err(error) = ledger.close_lost() {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);

@@ -47,6 +47,7 @@ impl Backend for Container {
         attendant: &mut dyn Attendant,
     ) -> Result<(), BackendError> {
         dialogue::release(channel)?;
+        attendant.let_go();
         Dialogue {
             steps: &plan.steps,
             channel,

@@ -133,6 +133,7 @@ impl Backend for MicroVm<'_> {
         attendant: &mut dyn Attendant,
     ) -> Result<(), BackendError> {
         dialogue::release(channel)?;
+        attendant.let_go();
         Dialogue {
             steps: &plan.steps,
             channel,

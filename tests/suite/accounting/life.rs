@@ -65,6 +65,24 @@ fn a_run_is_entered_when_it_begins_and_with_how_it_ended() {
 }
 
 #[test]
+fn a_program_that_up_stays_with_has_a_first_line_if_it_runs_for_a_moment_and_a_last_one_always() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let short = Document::new(&home, "true", "");
+    home.bulkhead(["up", short.file().to_str().unwrap()]).ok();
+    let entered = entries(&home, &short.id);
+    let last = entered.last().unwrap();
+    assert_eq!(words(&entered).last().unwrap(), "ended exited");
+    // The moment when it began was looked at, so what the host did since is known.
+    assert!(last.usage.cpu.total_us > 0 && last.usage.cpu.hold_ms.is_some());
+    let long = Document::new(&home, "sleep 0.5", "");
+    home.bulkhead(["up", long.file().to_str().unwrap()]).ok();
+    let entered = entries(&home, &long.id);
+    assert_eq!(words(&entered), ["created -", "ended exited"]);
+    assert!(entered[0].usage.at < entered[1].usage.at);
+}
+
+#[test]
 fn a_workspace_that_was_deleted_by_force_is_billed_to_its_last_moment() {
     need!(root, cgroup2);
     let home = Home::new();

@@ -84,7 +84,7 @@ fn a_name_that_is_taken_is_refused_and_its_owner_unharmed() {
     let refused = said(document.attached(&home)).failed();
     assert!(refused.contains("already exists"), "{refused}");
     assert_eq!(document.status(&home), "running");
-    assert!(document.estate(&home).join("bundle/config.json").exists());
+    assert!(document.estate(&home).join("config.json").exists());
     document.down(&home);
 }
 
