@@ -1,6 +1,8 @@
 //! Carries a program's streams between this process and the guest: a thread for each direction.
 //!
-//! Where one side is a pipe the bytes never enter this process (`splice(2)`). A side that is gone ends its own direction
+//! Where one side is a pipe the bytes never enter this process (`splice(2)`). The kernel keeps such a pipe locked while it
+//! waits for the other side, and whoever reads or writes it at its other end then waits uninterruptibly, for bytes that
+//! are there: so the guest's side never blocks, and is waited for in between. A side that is gone ends its own direction
 //! alone; what the program wrote before is carried to its last byte.
 
 use std::io;
@@ -135,6 +137,8 @@ impl Pumps {
     }
 
     fn outward(&mut self, far: UnixStream, near: OwnedFd) -> std::result::Result<(), BackendError> {
+        let nonblocking = far.set_nonblocking(true);
+        nonblocking.map_err(|error| unusable(errno(&error)))?;
         let carrying = begin(move || {
             carry(far.as_fd(), near.as_fd()).unwrap_or_default();
             // The program hears that nobody takes what it writes.
@@ -154,6 +158,8 @@ impl Pumps {
 
 /// The way in ends with this process: a program that has ended reads nothing.
 fn inward(near: OwnedFd, far: UnixStream) -> std::result::Result<(), BackendError> {
+    let nonblocking = far.set_nonblocking(true);
+    nonblocking.map_err(|error| unusable(errno(&error)))?;
     begin(move || {
         carry(near.as_fd(), far.as_fd()).unwrap_or_default();
         far.shutdown(Shutdown::Write).unwrap_or_default();
@@ -192,7 +198,8 @@ fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
-/// One of them does not block, because somebody else who has it open does not want it to.
+/// Waits for the one that has nothing or takes nothing now: the guest's side, or one that somebody else who has it open does
+/// not want to block.
 fn wait(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     until(from, PollFlags::IN)?;
     until(to, PollFlags::OUT)
@@ -229,4 +236,70 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::io::Write;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Long enough for a thread to come to where it waits.
+    const SOON: Duration = Duration::from_millis(100);
+    /// Nobody waits for more than a moment.
+    const LATE: Duration = Duration::from_secs(5);
+
+    /// What comes of something that may hang, and then is none.
+    fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || tell.send(work()));
+        told.recv_timeout(LATE).ok()
+    }
+
+    #[test]
+    fn what_has_come_out_can_be_read_while_more_is_waited_for() {
+        let (far, mut guest) = UnixStream::pair().unwrap();
+        let (mut reads, writes) = io::pipe().unwrap();
+        let mut pumps = Pumps::default();
+        pumps.outward(far, writes.into()).unwrap();
+        guest.write_all(b"!").unwrap();
+        thread::sleep(SOON);
+        let first = within(move || {
+            let mut byte = [0];
+            reads.read_exact(&mut byte).map(|()| (reads, byte))
+        });
+        let (mut reads, byte) = first.expect("the reader hangs").unwrap();
+        assert_eq!(&byte, b"!");
+        guest.write_all(b" and the rest").unwrap();
+        drop(guest);
+        let mut rest = String::new();
+        reads.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, " and the rest");
+        pumps.finish();
+    }
+
+    #[test]
+    fn what_goes_in_can_be_written_while_the_guest_reads_nothing() {
+        let (far, mut guest) = UnixStream::pair().unwrap();
+        let (reads, mut writes) = io::pipe().unwrap();
+        inward(reads.into(), far).unwrap();
+        // More than a socket takes, and less than that and a pipe.
+        let size = rustix::net::sockopt::socket_send_buffer_size(&guest).unwrap();
+        let written = within(move || {
+            let mut count = 0;
+            while count < size {
+                count += writes.write(&[7; 4096]).unwrap();
+                thread::sleep(Duration::from_micros(100));
+            }
+            (writes, count)
+        });
+        let (writes, count) = written.expect("the writer hangs");
+        drop(writes);
+        let mut all = Vec::new();
+        guest.read_to_end(&mut all).unwrap();
+        assert_eq!(all, vec![7; count]);
+    }
 }
