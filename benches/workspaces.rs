@@ -1,7 +1,9 @@
 //! Measures what a workspace costs beyond its program: a document with a network, beside the same bundle without one.
 //!
-//! `up` and `run` take turns in every round; what is quoted is the ratio of two medians of the same call. Then workspaces
-//! go up and down one after the other, and the last of them are compared with the first.
+//! `up` and `run` take turns in every round, each time in another order; what is quoted is the ratio of two medians of the
+//! same call. Each is called when the kernel has come to rest after the one before, and then without a rest: the end of a
+//! network namespace goes on for tens of milliseconds when its workspace is gone, and who comes next waits for locks of the
+//! kernel. Then workspaces go up and down one after the other, and the last of them are compared with the first.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
@@ -10,6 +12,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Stdio;
+use std::time::Duration;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -18,6 +21,8 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Rounds that are not counted, first.
 const WARM_UP: usize = 5;
+/// How long the kernel has to come to rest.
+const REST: Duration = Duration::from_millis(50);
 /// How many workspaces go up and down in sequence.
 const SEQUENCE: usize = 100;
 /// How many at each end of the sequence are compared.
@@ -33,7 +38,8 @@ fn main() -> Outcome<()> {
     let home =
         PathBuf::from(home.ok_or("HOME_OF_WORKSPACES is a directory; benches/run makes it")?);
     let bench = Bench::new(&home)?;
-    bench.beside_run(rounds)?;
+    bench.beside_run(rounds, REST)?;
+    bench.beside_run(rounds, Duration::ZERO)?;
     bench.sequence()
 }
 
@@ -80,34 +86,38 @@ impl Bench {
         )?)
     }
 
-    /// `up` with a network and `run` without, in turn.
-    fn beside_run(&self, rounds: usize) -> Outcome<()> {
+    /// `up` with a network and `run` without, in turn, each after a rest.
+    fn beside_run(&self, rounds: usize, rest: Duration) -> Outcome<()> {
         // Holds the network, so that no round makes or removes the bridge.
         self.taken(&["up", "-d", "sleeper.toml"])?;
-        let (mut run, mut up, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+        let mut calls = [
+            ("run, without network", Vec::new()),
+            ("up, without network", Vec::new()),
+            ("up, with network", Vec::new()),
+        ];
         for round in 0..rounds + WARM_UP {
             let id = format!("run-{round}");
-            let taken = [
-                self.taken(&["run", "-b", "bundle", &id])?.0,
-                self.taken(&["up", "wired.toml"])?.0,
-                self.taken(&["up", "bare.toml"])?.0,
+            let words: [&[&str]; 3] = [
+                &["run", "-b", "bundle", &id],
+                &["up", "bare.toml"],
+                &["up", "wired.toml"],
             ];
-            if round >= WARM_UP {
-                run.push(taken[0]);
-                up.push(taken[1]);
-                bare.push(taken[2]);
+            for turn in 0..calls.len() {
+                let which = (turn + round) % calls.len();
+                pause(rest);
+                let (taken, _) = self.taken(words[which])?;
+                if round >= WARM_UP {
+                    calls[which].1.push(taken);
+                }
             }
         }
         self.taken(&["down", "--time", "0", "sleeper"])?;
-        let base = median(&mut run);
+        let base = median(&mut calls[0].1.clone());
         println!(
-            "{rounds} rounds, in turn: medians in ms, and their ratio to run of the same bundle without network"
+            "{rounds} rounds in turn, {} ms of rest before each call: medians in ms, and their ratio to run of the same bundle",
+            rest.as_millis()
         );
-        for (name, samples) in [
-            ("run, without network", &mut run),
-            ("up, without network", &mut bare),
-            ("up, with network", &mut up),
-        ] {
+        for (name, samples) in &mut calls {
             let middle = median(samples);
             println!("  {name:<24} {middle:>8.3}   {:.2}", middle / base);
         }
@@ -162,6 +172,14 @@ fn plain(text: &str) -> Outcome<Vec<u8>> {
         .ok_or("the configuration is no object")?;
     all.remove("annotations");
     Ok(serde_json::to_vec(&config)?)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells when the kernel has come to rest"
+)]
+fn pause(rest: Duration) {
+    std::thread::sleep(rest);
 }
 
 fn median(samples: &mut [f64]) -> f64 {
