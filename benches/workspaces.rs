@@ -105,11 +105,11 @@ impl Bench {
             for turn in 0..calls.len() {
                 let which = (turn + round) % calls.len();
                 pause(rest);
-                let (taken, _) = self.taken(words[which])?;
-                if round >= WARM_UP {
-                    calls[which].1.push(taken);
-                }
+                calls[which].1.push(self.taken(words[which])?.0);
             }
+        }
+        for (_, samples) in &mut calls {
+            samples.drain(..WARM_UP);
         }
         self.taken(&["down", "--time", "0", "sleeper"])?;
         let base = median(&mut calls[0].1.clone());

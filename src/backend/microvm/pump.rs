@@ -239,6 +239,10 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing tells when a thread has come to where it waits"
+)]
 mod tests {
     use std::io::Read;
     use std::io::Write;
