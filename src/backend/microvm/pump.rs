@@ -137,9 +137,7 @@ impl Pumps {
     }
 
     fn outward(&mut self, far: UnixStream, near: OwnedFd) -> std::result::Result<(), BackendError> {
-        let nonblocking = far.set_nonblocking(true);
-        nonblocking.map_err(|error| unusable(errno(&error)))?;
-        let carrying = begin(move || {
+        let carrying = begin(far, move |far| {
             carry(far.as_fd(), near.as_fd()).unwrap_or_default();
             // The program hears that nobody takes what it writes.
             far.shutdown(Shutdown::Read).unwrap_or_default();
@@ -158,21 +156,23 @@ impl Pumps {
 
 /// The way in ends with this process: a program that has ended reads nothing.
 fn inward(near: OwnedFd, far: UnixStream) -> std::result::Result<(), BackendError> {
-    let nonblocking = far.set_nonblocking(true);
-    nonblocking.map_err(|error| unusable(errno(&error)))?;
-    begin(move || {
+    begin(far, move |far| {
         carry(near.as_fd(), far.as_fd()).unwrap_or_default();
         far.shutdown(Shutdown::Write).unwrap_or_default();
     })
     .map(drop)
 }
 
+/// A thread that carries to or from the guest, whose side never blocks it.
 fn begin(
-    work: impl FnOnce() + Send + 'static,
+    far: UnixStream,
+    work: impl FnOnce(UnixStream) + Send + 'static,
 ) -> std::result::Result<JoinHandle<()>, BackendError> {
-    thread::Builder::new()
-        .stack_size(STACK)
-        .spawn(work)
+    far.set_nonblocking(true)
+        .and_then(|()| {
+            let thread = thread::Builder::new().stack_size(STACK);
+            thread.spawn(move || work(far))
+        })
         .map_err(|error| unusable(errno(&error)))
 }
 
