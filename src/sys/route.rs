@@ -229,7 +229,6 @@ impl Route {
     /// Reads until the kernel says that the answer to question `number` is complete.
     fn hear(&mut self, number: u32, answers: &mut Vec<RouteNetlinkMessage>) -> Result<()> {
         loop {
-            self.heard.clear();
             receive(&self.socket, &mut self.heard)?;
             if take_answers(&self.heard, number, answers)? {
                 return Ok(());
@@ -238,16 +237,15 @@ impl Route {
     }
 }
 
-/// Receives one datagram behind what `buffer` holds.
+/// Receives one datagram in place of what `buffer` holds.
 ///
 /// # Errors
 ///
 /// Fails as `recv(2)` does; `EMSGSIZE` when there is not enough room for it.
 pub(super) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> Result<()> {
-    let room = buffer.capacity() - buffer.len();
-    let heard = spare_capacity(buffer);
-    let (_, length) = rustix::net::recv(socket, heard, RecvFlags::TRUNC)?;
-    if length > room {
+    buffer.clear();
+    let (_, length) = rustix::net::recv(socket, spare_capacity(buffer), RecvFlags::TRUNC)?;
+    if length > buffer.len() {
         return Err(Errno::MSGSIZE);
     }
     Ok(())

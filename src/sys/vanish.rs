@@ -107,6 +107,7 @@ fn order(index: u32) -> RouteNetlinkMessage {
 
 /// Listens until the interface is gone or the kernel has refused; nothing when the order was given and neither was heard.
 fn hear(socket: &Socket, answered: &OwnedFd, index: u32) -> Option<Result<()>> {
+    let mut bytes = Vec::with_capacity(route::ROOM);
     loop {
         let mut watched = [
             PollFd::new(socket, PollFlags::IN),
@@ -120,7 +121,6 @@ fn hear(socket: &Socket, answered: &OwnedFd, index: u32) -> Option<Result<()>> {
         let [said, over] = watched.map(|file| !file.revents().is_empty());
         if said {
             // What does not fit the socket is lost, and the rest goes on.
-            let mut bytes = Vec::with_capacity(route::ROOM);
             let heard = route::receive(socket, &mut bytes).ok();
             let outcome = heard.and_then(|()| outcome(&bytes, index));
             if outcome.is_some() {

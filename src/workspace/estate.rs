@@ -12,6 +12,7 @@
 //! The directory is held by whoever has its `flock(2)` until the state directory of the same name is there; from then
 //! on by that. One that neither holds is left over from a crash, and anybody may remove it or take it.
 
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
@@ -23,8 +24,8 @@ use rustix::fs::OFlags;
 
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
-use crate::sys::tree;
 use crate::workspace::root::StateRoot;
+use crate::workspace::store;
 use crate::workspace::store::Store;
 use crate::workspace::store::StoreError;
 use crate::workspace::store::errno_of;
@@ -207,18 +208,10 @@ fn hold(store: &Store, id: &ContainerId) -> Result<Option<OwnedFd>, StoreError> 
     Ok(free.then_some(directory))
 }
 
+/// Removes everything from it but what is kept.
 fn empty(path: &Path, held: &OwnedFd) -> Result<(), StoreError> {
-    let entries =
-        std::fs::read_dir(path).map_err(|error| failed("cannot read", path)(errno_of(&error)))?;
     let kept: &[&str] = if is_marked(path) { &WRITTEN } else { &[] };
-    for entry in entries.flatten() {
-        if kept.iter().any(|name| entry.file_name() == *name) {
-            continue;
-        }
-        tree::remove(held, &entry.file_name())
-            .map_err(|left| failed("cannot remove", &path.join(left.path))(left.source))?;
-    }
-    Ok(())
+    store::empty(held.as_fd(), path, kept)
 }
 
 #[cfg(test)]

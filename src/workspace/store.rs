@@ -21,7 +21,6 @@
 //! `mkdir(2)` decides who makes a workspace; `flock(2)` on the directory, who changes it. Files are renamed into place
 //! without `fsync(2)`: they matter only as long as the host's present uptime, which no power cut survives.
 
-use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -383,15 +382,7 @@ impl Home {
     /// Fails with the first thing that cannot be removed.
     pub fn remove(self) -> Result<(), StoreError> {
         let path = &self.path;
-        let entries = std::fs::read_dir(path)
-            .map_err(|error| failed("cannot read", path)(errno_of(&error)))?;
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            if name != OsStr::new(CGROUP) {
-                tree::remove(self.as_fd(), &name)
-                    .map_err(|left| failed("cannot remove", &path.join(left.path))(left.source))?;
-            }
-        }
+        empty(self.as_fd(), path, &[CGROUP])?;
         self.forget(CGROUP)?;
         rustix::fs::rmdir(path).map_err(failed("cannot remove", path))
     }
@@ -418,6 +409,22 @@ fn whole(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
     }
     bytes.truncate(filled);
     Ok(bytes)
+}
+
+/// Removes everything from the directory at `path` but what has one of the names that are `kept`.
+pub(super) fn empty(
+    directory: BorrowedFd<'_>,
+    path: &Path,
+    kept: &[&str],
+) -> Result<(), StoreError> {
+    let entries =
+        std::fs::read_dir(path).map_err(|error| failed("cannot read", path)(errno_of(&error)))?;
+    let names = entries.flatten().map(|entry| entry.file_name());
+    for name in names.filter(|name| !kept.iter().any(|kept| name == kept)) {
+        tree::remove(directory, &name)
+            .map_err(|left| failed("cannot remove", &path.join(left.path))(left.source))?;
+    }
+    Ok(())
 }
 
 pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> StoreError {
