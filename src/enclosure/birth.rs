@@ -9,11 +9,9 @@ use std::path::PathBuf;
 
 use crate::enclosure::EnclosureError;
 use crate::enclosure::Result;
-use crate::enclosure::device;
 use crate::enclosure::group::Group;
 use crate::enclosure::limits;
 use crate::plan::cgroup::CgroupPlan;
-use crate::plan::cgroup::Limits;
 use crate::sys::Errno;
 
 /// The controllers that can tell the threads of one process apart; all others need whole processes.
@@ -50,14 +48,13 @@ pub(super) fn refuse_if_inhabited(mount: &Path, path: &Path) -> Result<()> {
 
 /// Sets the limits of a group that systemd has made, with somebody in it; those controllers that systemd does not know
 /// are enabled first.
-pub(super) fn finish(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<(Group, Vec<String>)> {
+pub(super) fn finish(mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<Group> {
     provide(mount, path, &plan.limits.controllers)?;
     let root = root(mount)?;
     count(&root, path, &plan.counted);
     let group = open(&root, path).map_err(|source| failed("open", mount, path, source))?;
     limit(&group, mount, path, plan)?;
-    let remark = filter(&group, &mount.join(path), &plan.limits)?;
-    Ok((group, remark.into_iter().collect()))
+    Ok(group)
 }
 
 /// Enables the controllers that only count, one by one: what cannot be had is done without.
@@ -221,14 +218,6 @@ fn limit(group: &Group, mount: &Path, path: &Path, plan: &CgroupPlan) -> Result<
         return Ok(());
     };
     give(group, owner).map_err(|source| failed("change the owner of", mount, path, source))
-}
-
-/// Puts the device filter at a group; gives why that could be done without.
-pub(super) fn filter(group: &Group, whole: &Path, limits: &Limits) -> Result<Option<String>> {
-    match &limits.devices {
-        Some(filter) => device::put(group, whole, filter, limits.filter_optional),
-        None => Ok(None),
-    }
 }
 
 /// Opens a group below the root, or the root itself.

@@ -90,10 +90,11 @@ impl Enclosure {
     ///
     /// [`EnclosureError::Filter`] when the kernel does not take it.
     pub fn filter_devices(&self, limits: &Limits) -> Result<Option<String>> {
-        match &self.group {
-            Some(group) => birth::filter(group, &self.directory().unwrap_or_default(), limits),
-            None => Ok(None),
-        }
+        let Some((group, filter)) = self.group.as_ref().zip(limits.devices.as_ref()) else {
+            return Ok(None);
+        };
+        let whole = self.directory().unwrap_or_default();
+        device::put(group, &whole, filter, limits.filter_optional)
     }
 
     /// Finds the cgroup of a workspace again. That there is none any more is no error.
@@ -182,9 +183,9 @@ impl Enclosure {
         let mut properties = plan.properties.clone();
         properties.extend(unit::properties(&plan.limits));
         *path = systemd::start(unit, pid, &properties)?;
-        let (group, remarks) = birth::finish(mount, path, plan)?;
-        self.group = Some(group);
-        self.remarks.extend(remarks);
+        self.group = Some(birth::finish(mount, path, plan)?);
+        let remark = self.filter_devices(&plan.limits)?;
+        self.remarks.extend(remark);
         Ok(())
     }
 
