@@ -53,12 +53,8 @@ pub fn begun(
     if !is_billed(first.record)? || !first.enclosure.exists() {
         return Ok(());
     }
-    let has_run = since.is_some();
     let mut meter = Meter::default().since(since);
-    let usage = match has_run {
-        true => meter.look(&subject(first))?,
-        false => meter.begin(&subject(first))?,
-    };
+    let usage = meter.begin(&subject(first))?;
     meter.keep_in(first.home, first.record)?;
     enter(root, &Entry::created(first.record, usage), disk)
 }

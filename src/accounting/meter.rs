@@ -236,10 +236,11 @@ impl Meter {
         ended == Some(total_us)
     }
 
-    /// Begins at the birth of a workspace: its interfaces, if it will have any, have carried nothing.
+    /// Begins at the birth of a workspace: its interfaces, if it will have any, have carried nothing. Of one that has run
+    /// since a known moment they have carried what they say.
     pub(super) fn begin(&mut self, subject: &Subject<'_>) -> Result<Usage, AccountingError> {
         let usage = self.look(subject)?;
-        if let Some(kept) = &mut self.kept {
+        if let Some(kept) = self.kept.as_mut().filter(|_| self.begun.is_none()) {
             kept.network = None;
         }
         Ok(usage)

@@ -53,12 +53,9 @@ impl Billing {
         }
     }
 
-    /// Begins with a program that has just begun: its first line is entered if it goes on.
-    pub(super) fn soon(workspace: &Workspace, since: Moment) -> Self {
-        let mut billing = Self::of(workspace);
-        let now = Instant::now();
-        billing.first = billing.meter.as_ref().map(|_| (now + FIRST, since));
-        billing
+    /// Enters the first line, of a program that has just begun, only if it goes on.
+    pub(super) fn wait(&mut self, since: Moment) {
+        self.first = self.meter.as_ref().map(|_| (Instant::now() + FIRST, since));
     }
 
     /// When the program began, if that has not been entered.

@@ -72,10 +72,9 @@ fn make<'a>(
     };
     // From here on the state directory holds what the claim held.
     drop(estate);
-    let mut since = None;
-    let begun = begin(launch, line, raised, remarks, &mut since);
+    let begun = begin(launch, line, raised, remarks);
     streams::lead_nowhere()?;
-    let (workspace, program) = match begun {
+    let (workspace, program, since) = match begun {
         Ok(Some(begun)) => begun,
         Ok(None) => {
             discard(launch.store, id)?;
@@ -85,8 +84,8 @@ fn make<'a>(
     };
     let journal = Journal::open(&estate::place(launch.store.places(), id)).ok();
     let mut watch = Watch::new(launch.store, workspace, program, signals)?;
-    if launch.attached {
-        watch.bill_soon(since.unwrap_or_else(Moment::look));
+    if let Some(since) = since {
+        watch.billing.wait(since);
     }
     line.say(&Word::Running).unwrap_or_default();
     Ok(Some(watch.with_output(journal, outlets)))
@@ -126,14 +125,15 @@ fn raise(
     )?)
 }
 
-/// Starts the program, when it is wanted still; notes what the host has done up to then.
+/// Starts the program, when it is wanted still. Its bill has begun then, or the moment is given since when it will count:
+/// who waits for the program's end does not wait for that; but whoever is told that it runs is told first if it cannot be
+/// billed.
 fn begin(
     launch: &Launch<'_>,
     line: &Line,
     raised: Raised,
     remarks: &Remarks<'_>,
-    since: &mut Option<Moment>,
-) -> Result<Option<(Workspace, Program)>, MonitorError> {
+) -> Result<Option<(Workspace, Program, Option<Moment>)>, MonitorError> {
     if launch.waits {
         let said = line.say(&Word::Raised);
         let order = said.and_then(|()| line.ordered());
@@ -143,12 +143,13 @@ fn begin(
             return if whole { Ok(None) } else { Err(undone.into()) };
         }
     }
-    let (workspace, started) = raised.start(remarks, &mut || *since = Some(Moment::look()))?;
-    if !launch.attached {
-        // Whoever is told that it runs is told first if it cannot be billed.
+    let mut since = None;
+    let mut meanwhile = || since = launch.attached.then(Moment::look);
+    let (workspace, started) = raised.start(remarks, &mut meanwhile)?;
+    if since.is_none() {
         workspace.tell_begun(remarks);
     }
-    Ok(Some((workspace, Program::child(started))))
+    Ok(Some((workspace, Program::child(started), since)))
 }
 
 fn discard(store: &Store, id: &ContainerId) -> Result<(), WorkspaceError> {

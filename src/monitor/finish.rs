@@ -14,7 +14,6 @@ use crate::sys::Errno;
 use crate::sys::vanish::Remains;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
-use crate::workspace::held::Held;
 
 impl Watch<'_> {
     /// Ends the work; gives the exit status of the monitor.
@@ -31,8 +30,9 @@ impl Watch<'_> {
         // What the kernel still takes apart is waited for at the very end, as is the disk, when who looks on has gone.
         let mut remains = Remains::default();
         // Who has removed it meanwhile has done this too; what cannot be given back now `down` and `gc` try again.
-        let (mut program, mut nothing) = (self.program.take(), Held::default());
-        let held = program.as_mut().map_or(&mut nothing, |it| &mut it.held);
+        let mut program = self.program.take();
+        let held = program.as_mut().map(|it| std::mem::take(&mut it.held));
+        let held = held.unwrap_or_default();
         let released = self.workspace.release(exit, &remarks, &mut remains, held);
         if let Some(program) = program {
             program.collect();

@@ -10,7 +10,6 @@ use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::event::Timespec;
 
-use crate::accounting::moment::Moment;
 use crate::enclosure::watch::OverLimit;
 use crate::monitor;
 use crate::monitor::MonitorError;
@@ -137,11 +136,6 @@ impl<'a> Watch<'a> {
         self.journal = journal;
         self.outlets = outlets;
         self
-    }
-
-    /// Enters that the program has begun when it has run for a moment, and not at all if it does not.
-    pub(super) fn bill_soon(&mut self, since: Moment) {
-        self.billing = Billing::soon(&self.workspace, since);
     }
 
     /// A program that this monitor has made may have run out of memory already.

@@ -102,7 +102,9 @@ impl Blueprint {
     ///
     /// [`WorkspaceError`] names the property or file at fault.
     pub fn draw(wish: &Wish, store: &Store, report: &dyn Report) -> Result<Self, WorkspaceError> {
-        Self::draw_from(wish, read_of(wish)?, store, report)
+        let bundle = absolute(&wish.bundle)?;
+        let written = read_of(wish, &bundle)?;
+        Self::draw_at(bundle, wish, written, store, report)
     }
 
     /// As [`Blueprint::draw`], for who has just `written` what is in the bundle.
@@ -116,8 +118,17 @@ impl Blueprint {
         store: &Store,
         report: &dyn Report,
     ) -> Result<Self, WorkspaceError> {
+        Self::draw_at(absolute(&wish.bundle)?, wish, written, store, report)
+    }
+
+    fn draw_at(
+        bundle: PathBuf,
+        wish: &Wish,
+        written: Written,
+        store: &Store,
+        report: &dyn Report,
+    ) -> Result<Self, WorkspaceError> {
         let home = &store.root().join(&wish.id);
-        let bundle = absolute(&wish.bundle)?;
         let mut spec = understand(written.spec, report)?;
         let asked = Asked::of(&spec.annotations)?;
         let isolation = wall::chosen(wish.isolation, &asked, &spec);
@@ -201,8 +212,7 @@ fn options(wish: &Wish, bundle: &Path, host: &Host) -> plan::Options {
 }
 
 /// The configuration of a wish.
-fn read_of(wish: &Wish) -> Result<Written, WorkspaceError> {
-    let bundle = absolute(&wish.bundle)?;
+fn read_of(wish: &Wish, bundle: &Path) -> Result<Written, WorkspaceError> {
     let usual = || bundle.join("config.json");
     let text = read(&wish.config.clone().unwrap_or_else(usual))?;
     let spec = Spec::parse(&text)?;

@@ -228,7 +228,7 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
     ) -> Result<(), WorkspaceError> {
-        self.release(exit, report, &mut Remains::default(), &mut Held::default())?;
+        self.release(exit, report, &mut Remains::default(), Held::default())?;
         self.note_settled()
     }
 
@@ -243,7 +243,7 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
         remains: &mut Remains,
-        held: &mut Held,
+        held: Held,
     ) -> Result<(), WorkspaceError> {
         self.lock()?;
         let released = self.release_locked(exit, report, remains, held);
@@ -256,7 +256,7 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
         remains: &mut Remains,
-        held: &mut Held,
+        held: Held,
     ) -> Result<(), WorkspaceError> {
         if let Some(exit) = exit {
             self.home.write(store::EXIT, &serde_json::to_vec(&exit)?)?;
@@ -298,7 +298,7 @@ impl Workspace {
     }
 
     fn give_back(&mut self, report: &dyn Report) -> Result<(), WorkspaceError> {
-        self.release_locked(None, report, &mut Remains::default(), &mut Held::default())?;
+        self.release_locked(None, report, &mut Remains::default(), Held::default())?;
         self.note_settled_locked()
     }
 

@@ -255,7 +255,7 @@ pub(super) fn remove(
     report: &dyn Report,
 ) -> Vec<WorkspaceError> {
     let mut remains = Remains::default();
-    let mut errors = release(&home, record, report, &mut remains, &mut Held::default());
+    let mut errors = release(&home, record, report, &mut remains, Held::default());
     if !errors.is_empty() {
         return errors;
     }
@@ -271,7 +271,7 @@ pub(super) fn release(
     record: Option<&Record>,
     report: &dyn Report,
     remains: &mut Remains,
-    held: &mut Held,
+    mut held: Held,
 ) -> Vec<WorkspaceError> {
     let mut errors = Vec::new();
     let watch = record.and_then(|record| LastWatch::begin(home, record));
