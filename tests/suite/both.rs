@@ -112,8 +112,8 @@ const TREE: &[Question] = &[
     ),
     (
         "masked",
-        "exec 2>/dev/null; cat /proc/kcore | wc -c; ls /proc/acpi | wc -l",
-        None,
+        "exec 2>/dev/null; cat /proc/keys | wc -c; ls /proc/irq | wc -l",
+        Some("0\n0"),
     ),
     (
         "read-only path",
@@ -325,6 +325,7 @@ fn a_tree_is_what_its_configuration_says_behind_both_walls() {
             mounts.push(bind("/fixed", path.clone(), "ro"));
             mounts.push(bind("/etc/one", format!("{path}/one"), "rw"));
             config["process"]["capabilities"] = all_capabilities();
+            config["linux"]["maskedPaths"] = json!(["/proc/keys", "/proc/irq", "/proc/nothing"]);
             config["linux"]["sysctl"] =
                 json!({"net.ipv4.ip_default_ttl": "77", "kernel.shmmni": "123"});
         })
