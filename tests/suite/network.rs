@@ -31,7 +31,7 @@ const SERVER: &str = "while true; do hostname | nc -l -p 5000; done";
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// A port of the host that no other test publishes.
-fn port() -> u16 {
+pub(crate) fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(21_000);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -110,7 +110,7 @@ pub(crate) fn addresses(home: &Home, name: &str, id: &str) -> Vec<IpAddr> {
 }
 
 /// What is said at an address, to a program of the host; nothing when nobody answers.
-fn heard(address: IpAddr, port: u16) -> Option<String> {
+pub(crate) fn heard(address: IpAddr, port: u16) -> Option<String> {
     let at = SocketAddr::new(address, port);
     let mut stream = TcpStream::connect_timeout(&at, ANSWER).ok()?;
     stream.set_read_timeout(Some(ANSWER)).unwrap();

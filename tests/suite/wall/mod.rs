@@ -3,6 +3,7 @@
 //! All of it needs KVM that takes a stock kernel: these are tests for the test machine.
 
 mod endings;
+mod network;
 mod processes;
 mod sweeps;
 mod traced;
