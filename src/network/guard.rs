@@ -34,6 +34,9 @@ const PROGRAM: u16 = 6;
 const PROGRAM_NAME: u16 = 7;
 const FLAGS: u16 = 8;
 const DECIDES: u32 = 1;
+/// What the program gives: other filters decide (`TC_ACT_UNSPEC`), or it goes nowhere (`TC_ACT_SHOT`).
+const PASS: u32 = u32::MAX;
+const DROP: u32 = 2;
 
 /// Where things are in an Ethernet frame.
 const SENDER: u32 = 6;
@@ -204,6 +207,22 @@ impl Code {
         self.places.push((place, self.instructions.len()));
     }
 
+    /// Notes in a register of which bits the loaded word differs from this one, beside those that were noted before, if
+    /// it is not the `first`.
+    fn differs(&mut self, from: u32, register: u8, first: bool) {
+        let register = u64::from(register);
+        // What is taken apart is a copy, so that the word can be compared with others.
+        self.put(0xbc, 0x01, 0);
+        self.put(0xa4, 0x01, from);
+        self.put(if first { 0xbc } else { 0x4c }, 0x10 | register, 0);
+    }
+
+    /// Jumps when nothing was noted in a register.
+    fn if_nothing_differs(&mut self, register: u8, to: &'static str) {
+        self.jumps.push((self.instructions.len(), to));
+        self.put(0x16, register.into(), 0);
+    }
+
     /// Drops what has another hardware address than this at a place.
     fn station(&mut self, at: u32, (first, last): (u32, u32)) {
         self.word(at);
@@ -212,10 +231,17 @@ impl Code {
         self.unless_it_is(last, "drop");
     }
 
-    fn unless_there_is(&mut self, at: u32, words: [u32; 4], to: &'static str) {
-        for (word, place) in words.into_iter().zip((at..).step_by(4)) {
+    /// Jumps when one of these addresses is at a place. Every word is loaded once, and the jumps are few: the kernel
+    /// follows each of them both ways before it takes the program, which is most of the time that takes.
+    fn if_one_is_there(&mut self, at: u32, addresses: &[[u32; 4]], to: &'static str) {
+        for (index, place) in (at..).step_by(4).take(4).enumerate() {
             self.word(place);
-            self.unless_it_is(word, to);
+            for (register, address) in (7..).zip(addresses) {
+                self.differs(address[index], register, index == 0);
+            }
+        }
+        for (register, _) in (7..).zip(addresses) {
+            self.if_nothing_differs(register, to);
         }
     }
 
@@ -223,13 +249,8 @@ impl Code {
     /// not oneself. Where that could hide behind other headers, those are dropped.
     fn ipv6(&mut self, own: [u32; 4], local: [u32; 4]) {
         self.mark("ipv6");
-        self.unless_there_is(IPV6_SOURCE, own, "not the first");
-        self.go("own");
-        self.mark("not the first");
-        self.unless_there_is(IPV6_SOURCE, local, "nobody's");
-        self.go("own");
-        self.mark("nobody's");
-        self.unless_there_is(IPV6_SOURCE, [0; 4], "drop");
+        self.if_one_is_there(IPV6_SOURCE, &[own, local, [0; 4]], "own");
+        self.go("drop");
         self.mark("own");
         self.byte(IPV6_NEXT);
         self.if_it_is(58, "control");
@@ -251,16 +272,13 @@ impl Code {
         self.if_it_is(134, "drop");
         self.if_it_is(137, "drop");
         self.unless_it_is(136, "pass");
-        self.unless_there_is(ADVERTISED, own, "advertised");
-        self.go("pass");
-        self.mark("advertised");
-        self.unless_there_is(ADVERTISED, local, "drop");
-        self.go("pass");
+        self.if_one_is_there(ADVERTISED, &[own, local], "pass");
+        self.go("drop");
     }
 
     /// What passes goes on to other filters, and the rest goes nowhere.
     fn end(mut self) -> Vec<u64> {
-        for (place, outcome) in [("pass", u32::MAX), ("drop", 2)] {
+        for (place, outcome) in [("pass", PASS), ("drop", DROP)] {
             self.mark(place);
             self.put(0xb7, 0, outcome);
             self.put(0x95, 0, 0);
@@ -276,6 +294,8 @@ impl Code {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -284,10 +304,122 @@ mod tests {
         assert_eq!(address.to_string(), "fe80::12:34ff:fe56:789a");
     }
 
+    /// What the workspace of the tests has.
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const FOUR: [u8; 4] = [10, 0, 0, 2];
+    const SIX: &str = "fd00::2";
+
+    fn filter_of_the_tests() -> Vec<u64> {
+        program(MAC, &[IpAddr::from(FOUR), SIX.parse().unwrap()])
+    }
+
+    /// A frame of 128 bytes from a station, with bytes at places.
+    fn frame(station: [u8; 6], protocol: u16, parts: &[(u32, &[u8])]) -> Vec<u8> {
+        let mut frame = vec![0; 128];
+        let head: [(u32, &[u8]); 2] = [(SENDER, &station), (PROTOCOL, &protocol.to_be_bytes())];
+        for (at, bytes) in head.iter().chain(parts) {
+            let at = usize::try_from(*at).unwrap();
+            frame[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        frame
+    }
+
+    fn octets(address: &str) -> [u8; 16] {
+        let address: Ipv6Addr = address.parse().unwrap();
+        address.octets()
+    }
+
+    /// A frame, what it is, and whether it is to pass.
+    type Case = (bool, &'static str, Vec<u8>);
+
+    const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+    fn four(from: [u8; 4]) -> Vec<u8> {
+        frame(MAC, 0x0800, &[(IPV4_SOURCE, &from)])
+    }
+
+    fn arp(station: [u8; 6], from: [u8; 4]) -> Vec<u8> {
+        let parts: [(u32, &[u8]); 2] = [(ARP_STATION, &station), (ARP_ADDRESS, &from)];
+        frame(MAC, 0x0806, &parts)
+    }
+
+    fn older() -> Vec<Case> {
+        let elsewhere = frame(OTHER, 0x0800, &[(IPV4_SOURCE, &FOUR)]);
+        vec![
+            (true, "its own IPv4", four(FOUR)),
+            (false, "another IPv4", four([10, 0, 0, 3])),
+            (false, "another station", elsewhere),
+            (false, "a protocol of nobody's", frame(MAC, 0x88cc, &[])),
+            (true, "who has it", arp(MAC, FOUR)),
+            (true, "is it free", arp(MAC, [0; 4])),
+            (false, "a neighbour's address", arp(MAC, [10, 0, 0, 3])),
+            (false, "a neighbour's station", arp(OTHER, FOUR)),
+        ]
+    }
+
+    fn six(from: &str, next: u8, kind: u8, advertised: &str) -> Vec<u8> {
+        let parts: [(u32, &[u8]); 4] = [
+            (IPV6_NEXT, &[next]),
+            (IPV6_SOURCE, &octets(from)),
+            (IPV6_PAYLOAD, &[kind]),
+            (ADVERTISED, &octets(advertised)),
+        ];
+        frame(MAC, 0x86dd, &parts)
+    }
+
+    /// With an option before what it carries.
+    fn report(inner: u8, kind: u8) -> Vec<u8> {
+        let parts: [(u32, &[u8]); 3] = [
+            (IPV6_SOURCE, &octets(SIX)),
+            (IPV6_PAYLOAD, &[inner]),
+            (IPV6_PAYLOAD + 8, &[kind]),
+        ];
+        frame(MAC, 0x86dd, &parts)
+    }
+
+    fn newer() -> Vec<Case> {
+        let local = link_local(MAC).to_string();
+        vec![
+            (true, "its own IPv6", six(SIX, 6, 0, "::")),
+            (true, "its link's IPv6", six(&local, 17, 0, "::")),
+            (true, "none yet", six("::", 58, 135, SIX)),
+            (false, "another IPv6", six("fd00::3", 6, 0, "::")),
+            (false, "another third word", six("fd00::1:0:2", 6, 0, "::")),
+            (
+                false,
+                "another second word",
+                six("fd00:0:0:1::2", 6, 0, "::"),
+            ),
+            (false, "a router's word", six(SIX, 58, 134, "::")),
+            (false, "a redirection", six(SIX, 58, 137, "::")),
+            (true, "an echo", six(SIX, 58, 128, "::")),
+            (true, "its own advertisement", six(SIX, 58, 136, SIX)),
+            (true, "its link's", six(&local, 58, 136, &local)),
+            (false, "a neighbour's", six(SIX, 58, 136, "fd00::3")),
+            (false, "nobody's", six(SIX, 58, 136, "::")),
+            (false, "a way to choose", six(SIX, 43, 0, "::")),
+            (false, "options to its end", six(SIX, 60, 0, "::")),
+            (true, "a report of groups", report(58, 143)),
+            (false, "a router's word behind options", report(58, 134)),
+            (false, "something else behind options", report(6, 0)),
+        ]
+    }
+
+    #[test]
+    fn what_is_sent_as_oneself_passes_and_the_rest_does_not() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let filter = bpf::load_packet_filter(&filter_of_the_tests(), NAME).unwrap();
+        for (passes, what, frame) in older().into_iter().chain(newer()) {
+            let decision = bpf::decides(filter.as_fd(), &frame).unwrap();
+            assert_eq!(decision, if passes { PASS } else { DROP }, "{what}");
+        }
+    }
+
     #[test]
     fn every_jump_leads_forward_to_a_place_that_there_is() {
-        let addresses = ["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
-        let program = program([2, 0, 0, 0, 0, 1], &addresses);
+        let program = filter_of_the_tests();
         for (at, instruction) in program.iter().enumerate() {
             let code = instruction & 0xff;
             if [0x05, 0x16, 0x56].contains(&code) {

@@ -20,6 +20,8 @@ pub type Name = [u8; 16];
 const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
 const PROG_DETACH: libc::c_long = 9;
+#[cfg(test)]
+const PROG_TEST_RUN: libc::c_long = 10;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
@@ -63,6 +65,21 @@ struct Attach {
     place: u32,
     flags: u32,
     replaced: u32,
+}
+
+/// `union bpf_attr` for `BPF_PROG_TEST_RUN`, up to `duration`.
+#[cfg(test)]
+#[repr(C)]
+#[derive(Default)]
+struct Trial {
+    program: u32,
+    decision: u32,
+    size: u32,
+    size_after: u32,
+    packet: u64,
+    packet_after: u64,
+    times: u32,
+    duration: u32,
 }
 
 /// `union bpf_attr` for `BPF_PROG_QUERY`, up to `prog_cnt`.
@@ -143,6 +160,24 @@ fn load(kind: u32, instructions: &[u64], name: Name) -> Result<OwnedFd> {
     // SAFETY: `instructions` and `license` are alive for the call, and their lengths are those given.
     let made = unsafe { call(PROG_LOAD, &attributes) }?;
     owned(made)
+}
+
+/// What a packet filter decides about a packet.
+///
+/// # Errors
+///
+/// `EPERM` as [`load_packet_filter`]; `EINVAL` for a packet that is shorter than the head of a frame.
+#[cfg(test)]
+pub(crate) fn decides(program: BorrowedFd<'_>, packet: &[u8]) -> Result<u32> {
+    let mut attributes = Trial {
+        program: number(program),
+        size: u32::try_from(packet.len()).map_err(|_| Errno::TOOBIG)?,
+        packet: packet.as_ptr() as u64,
+        ..Trial::default()
+    };
+    // SAFETY: `packet` is alive for the call and has that size; the rest are numbers, and the kernel writes some.
+    unsafe { call_mut(PROG_TEST_RUN, &mut attributes) }?;
+    Ok(attributes.decision)
 }
 
 /// Attaches a program to a cgroup, beside those of others or in the place of `replaced`.
