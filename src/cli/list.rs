@@ -1,6 +1,7 @@
 //! `list`: all workspaces of the state root.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -12,6 +13,9 @@ use crate::workspace::document::Document;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
 use crate::workspace::store::Store;
+
+/// How many workspaces are read in the time that a thread takes to begin and end, and a few times more.
+const WORTH_A_THREAD: usize = 16;
 
 /// List the workspaces
 #[derive(Debug, clap::Args)]
@@ -46,26 +50,42 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
 fn documents(store: &Store, ids: &[ContainerId], session: &Session) -> Vec<Document> {
     let mut documents = Vec::new();
     let mut owners = Owners::default();
-    for id in ids {
-        match document(store, id, &mut owners) {
-            Ok(document) => documents.push(document),
+    for (id, found) in ids.iter().zip(read_all(store, ids)) {
+        match found {
+            Ok((uid, document)) => documents.push(Document {
+                owner: owners.name(uid),
+                ..document
+            }),
             Err(error) => session.ignore(&format!("{id} cannot be read"), error),
         }
     }
     documents
 }
 
-fn document(
-    store: &Store,
-    id: &ContainerId,
-    owners: &mut Owners,
-) -> Result<Document, WorkspaceError> {
-    let workspace = Workspace::find(store, id)?;
-    let uid = workspace.owner()?;
-    Ok(Document {
-        owner: owners.name(uid),
-        ..workspace.document()?
+/// A workspace as it is listed, and the user who made it.
+type Found = Result<(u32, Document), WorkspaceError>;
+
+/// Reads all of them, in their order; where there are many, on every processor, since each is for itself.
+fn read_all(store: &Store, ids: &[ContainerId]) -> Vec<Found> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = ids.len().div_ceil(processors).max(WORTH_A_THREAD);
+    let (own, others) = ids.split_at(share.min(ids.len()));
+    let read = |ids: &[ContainerId]| ids.iter().map(|id| document(store, id)).collect();
+    std::thread::scope(|scope| {
+        let others = others.chunks(share);
+        let others: Vec<_> = others.map(|ids| scope.spawn(move || read(ids))).collect();
+        let mut found: Vec<Found> = read(own);
+        for other in others {
+            let more: Vec<Found> = other.join().unwrap_or_else(|why| resume_unwind(why));
+            found.extend(more);
+        }
+        found
     })
+}
+
+fn document(store: &Store, id: &ContainerId) -> Found {
+    let workspace = Workspace::find(store, id)?;
+    Ok((workspace.owner()?, workspace.document()?))
 }
 
 /// The names of the users who were met: most workspaces have the same.
