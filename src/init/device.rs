@@ -3,7 +3,9 @@
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::path::PathBuf;
 
 use rustix::fs::AtFlags;
 use rustix::fs::FileType;
@@ -21,14 +23,38 @@ use crate::sys::path;
 
 type Done = std::result::Result<(), Trouble>;
 
+/// A directory of the root in which something was made, by its path there.
+#[derive(Debug)]
+pub(super) struct Parent {
+    path: PathBuf,
+    directory: OwnedFd,
+}
+
 impl Doing {
+    /// The directory in which `path` is, made when missing, and the last part of it. Nodes and links are made one after
+    /// the other, most of them in `/dev`: it is opened once for all of them.
+    fn parent_of<'a>(
+        &mut self,
+        path: &'a Path,
+    ) -> std::result::Result<(BorrowedFd<'_>, &'a OsStr), Trouble> {
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        let above = path.parent().unwrap_or(Path::new("/"));
+        if self.parent.as_ref().is_none_or(|one| one.path != above) {
+            let mode = Mode::from_raw_mode(0o755);
+            let directory = path::make_directories(self.root()?, above, mode)?;
+            let path = above.to_owned();
+            self.parent = Some(Parent { path, directory });
+        }
+        let parent = self.parent.as_ref().ok_or(Errno::NOENT)?;
+        Ok((parent.directory.as_fd(), name))
+    }
+
     /// Makes a node, or shows the host's where none may be made.
     pub(super) fn make_device(&mut self, device: &Device) -> Done {
         if device.bind {
             return self.show_device(device);
         }
-        let mode = Mode::from_raw_mode(0o755);
-        let (parent, name) = path::make_parent(self.root()?, &device.path, mode)?;
+        let (parent, name) = self.parent_of(&device.path)?;
         let kind = match device.kind {
             'b' => FileType::BlockDevice,
             'p' => FileType::Fifo,
@@ -37,15 +63,15 @@ impl Doing {
         let number = rustix::fs::makedev(device.major, device.minor);
         let mask = rustix::process::umask(Mode::empty());
         let wanted = Mode::from_raw_mode(device.mode & 0o7777);
-        let made = rustix::fs::mknodat(&parent, name, kind, wanted, number);
+        let made = rustix::fs::mknodat(parent, name, kind, wanted, number);
         rustix::process::umask(mask);
         match made {
-            Err(Errno::EXIST) => verify(parent.as_fd(), name, kind, number),
+            Err(Errno::EXIST) => verify(parent, name, kind, number),
             Err(Errno::PERM) if kind != FileType::Fifo => self.show_device(device),
             Err(errno) => Err(errno.into()),
             Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
             Ok(()) => Ok(rustix::fs::chownat(
-                &parent,
+                parent,
                 name,
                 Some(rustix::fs::Uid::from_raw(device.uid)),
                 Some(rustix::fs::Gid::from_raw(device.gid)),
@@ -68,11 +94,11 @@ impl Doing {
 
     /// Makes a link; one that the image brought stays, but for `/dev/ptmx`, which must lead to our `devpts`.
     pub(super) fn make_link(&mut self, at: &Path, target: &Path) -> Done {
-        let (parent, name) = path::make_parent(self.root()?, at, Mode::from_raw_mode(0o755))?;
-        match rustix::fs::symlinkat(target, &parent, name) {
+        let (parent, name) = self.parent_of(at)?;
+        match rustix::fs::symlinkat(target, parent, name) {
             Err(Errno::EXIST) if at == Path::new("/dev/ptmx") => {
-                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
-                Ok(rustix::fs::symlinkat(target, &parent, name)?)
+                rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
+                Ok(rustix::fs::symlinkat(target, parent, name)?)
             }
             Err(Errno::EXIST) => Ok(()),
             other => Ok(other?),

@@ -144,6 +144,8 @@ struct Doing {
     proc: Option<OwnedFd>,
     /// A verified `/dev/null` of the root.
     null: Option<OwnedFd>,
+    /// Where the last node or link was made; what comes between two of them may change what its path means.
+    parent: Option<device::Parent>,
     /// The empty read-only directory that hides directories.
     empty: Option<OwnedFd>,
     /// A working directory that only the program's user may enter.
@@ -161,6 +163,7 @@ impl Doing {
             root: None,
             proc: None,
             null: None,
+            parent: None,
             empty: None,
             late_directory: None,
             pid: None,
@@ -180,6 +183,9 @@ impl Doing {
         reason = "the steps that need nothing of earlier ones are done by `rights`"
     )]
     fn step(&mut self, index: usize, step: &Step) -> std::result::Result<(), Trouble> {
+        if !matches!(step, Step::Device(_) | Step::Symlink { .. }) {
+            self.parent = None;
+        }
         match step {
             Step::Await(barrier) => self.wait(*barrier),
             Step::Propagate(flags) => Ok(crate::sys::mount::propagate_all(*flags)?),
