@@ -3,7 +3,6 @@
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 
-use crate::enclosure::Enclosure;
 use crate::sys::Errno;
 use crate::sys::process::Exit;
 use crate::sys::signal::Signals;
@@ -82,17 +81,12 @@ pub fn run(
         Ok(exit) => exit,
         Err(error) => return making::take_back(standing, error, report).map(|()| None),
     };
-    tell_shortage(&standing, exit, report);
-    leave(standing, exit, stay, report)?;
-    Ok(Some(exit))
-}
-
-/// Says when it was for want of memory that a program was killed: its status alone does not tell.
-fn tell_shortage(standing: &Standing, exit: Exit, report: &dyn Report) {
-    let enclosure = Enclosure::open(&standing.record.place).ok();
-    if let Some(warning) = enclosure.and_then(|own| shortage::warning(&own, exit)) {
+    // Its status alone does not tell.
+    if let Some(warning) = shortage::warning(&standing.record.place, exit) {
         report.warning(&warning);
     }
+    leave(standing, exit, stay, report)?;
+    Ok(Some(exit))
 }
 
 /// Lets the program go. The socket for its readiness is there before it can look for it.

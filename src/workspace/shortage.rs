@@ -2,6 +2,7 @@
 
 use crate::backend::BackendError;
 use crate::enclosure::Enclosure;
+use crate::enclosure::Place;
 use crate::sys::Errno;
 use crate::sys::process::Exit;
 use crate::workspace::error::WorkspaceError;
@@ -12,8 +13,8 @@ const KILL: i32 = 9;
 
 /// An error on the way to the program, with the shortage of memory that is behind it, if one is.
 pub(super) fn explain(enclosure: &Enclosure, error: WorkspaceError) -> WorkspaceError {
-    let shortage = enclosure.shortage().filter(|_| may_be_memory(&error));
-    match shortage {
+    let shortage = may_be_memory(&error).then(|| enclosure.shortage());
+    match shortage.flatten() {
         Some(shortage) => WorkspaceError::TooLittleMemory {
             shortage,
             error: removing::text_of(&error),
@@ -32,10 +33,14 @@ fn may_be_memory(error: &WorkspaceError) -> bool {
     died || refused || failed
 }
 
-/// The warning that belongs to a program that was killed, when it was memory that it was killed for.
-pub(super) fn warning(enclosure: &Enclosure, exit: Exit) -> Option<String> {
-    let killed = exit == Exit::Signal(KILL);
-    let shortage = enclosure.shortage().filter(|one| killed && one.kills > 0)?;
+/// The warning that belongs to a program that was killed, when it was memory that it was killed for. The enclosure is
+/// looked at only then: its counters take the kernel longer to add up than most of what a workspace is removed by.
+pub(super) fn warning(place: &Place, exit: Exit) -> Option<String> {
+    if exit != Exit::Signal(KILL) {
+        return None;
+    }
+    let shortage = Enclosure::open(place).ok()?.shortage();
+    let shortage = shortage.filter(|one| one.kills > 0)?;
     Some(format!(
         "the program was killed for want of memory: {shortage}"
     ))
