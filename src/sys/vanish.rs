@@ -69,11 +69,14 @@ pub fn begin(index: u32) -> Result<Leaving> {
         sent.map(drop).map_err(|error| route::errno_of(&error))
     };
     let thread = std::thread::Builder::new().spawn(work);
+    let thread = thread.map_err(|error| route::errno_of(&error))?;
+    // In half of all cases it waits for the processor that we are on, though another is idle; it soon waits for the kernel.
+    std::thread::yield_now();
     Ok(Leaving {
         index,
         socket,
         answered,
-        thread: Remains(vec![thread.map_err(|error| route::errno_of(&error))?]),
+        thread: Remains(vec![thread]),
     })
 }
 
