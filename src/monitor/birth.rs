@@ -131,10 +131,13 @@ fn raise(
 fn begin(
     launch: &Launch<'_>,
     line: &Line,
-    raised: Raised,
+    mut raised: Raised,
     remarks: &Remarks<'_>,
 ) -> Result<Option<(Workspace, Program, Option<Moment>)>, MonitorError> {
     if launch.waits {
+        if let Err(error) = raised.show() {
+            return Err(raised.undo(error, remarks).into());
+        }
         let said = line.say(&Word::Raised);
         let order = said.and_then(|()| line.ordered());
         if order != Ok(Some(Order::Go)) {

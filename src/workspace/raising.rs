@@ -39,6 +39,8 @@ pub struct Raised {
     workspace: Workspace,
     made: Made,
     plan: Plan,
+    /// Whether other commands may do something to it.
+    is_shown: bool,
 }
 
 /// Makes a workspace whose program has this process's standard streams, up to the point where it waits. What is `written`
@@ -56,18 +58,15 @@ pub fn raise(
 ) -> Result<Raised, WorkspaceError> {
     let blueprint = without_console(Blueprint::draw_from(wish, written, store, report)?)?;
     let standing = making::build(store, wish, &blueprint, arrangement(timed), report)?;
-    let raised = Raised {
+    Ok(Raised {
         workspace: Workspace {
             home: standing.home,
             record: standing.record,
         },
         made: standing.made,
         plan: blueprint.plan,
-    };
-    match raised.stand() {
-        Ok(()) => Ok(raised),
-        Err(error) => Err(raised.undo(error, report)),
-    }
+        is_shown: false,
+    })
 }
 
 /// Refuses a terminal: nobody would be there to have its other end.
@@ -126,14 +125,24 @@ pub fn fit_to_caller(spec: &mut Spec) {
 }
 
 impl Raised {
-    /// Lets other commands at it, who stays with it being known.
-    fn stand(&self) -> Result<(), WorkspaceError> {
+    /// Lets other commands at it, who stays with it being known: before [`Raised::start`] where that is not soon.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkspaceError`] when that cannot be written down.
+    pub fn show(&mut self) -> Result<(), WorkspaceError> {
+        self.show_now()?;
+        self.is_shown = true;
+        Ok(())
+    }
+
+    fn show_now(&self) -> Result<(), WorkspaceError> {
         self.workspace.note_monitor()?;
         self.workspace.unlock()
     }
 
-    /// Lets the program go; its lease begins. Its bill begins when [`Workspace::tell_begun`] is called. Something may be
-    /// done `meanwhile`, until it runs.
+    /// Lets the program go, and other commands at it; its lease begins. Its bill begins when [`Workspace::tell_begun`] is
+    /// called. Something may be done `meanwhile`, until it runs.
     ///
     /// # Errors
     ///
@@ -144,11 +153,15 @@ impl Raised {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<(Workspace, Started), WorkspaceError> {
         let mut held = Held::default();
+        let mut shown = Ok(());
         let begun = self.let_go(&mut || {
             held = self.workspace.hold();
+            if !self.is_shown {
+                shown = self.show_now();
+            }
             meanwhile();
         });
-        match begun {
+        match begun.and_then(|notify| shown.map(|()| notify)) {
             Ok(notify) => {
                 let started = Started {
                     process: self.made.process,
