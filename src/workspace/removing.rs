@@ -236,8 +236,8 @@ pub(super) fn take_back(
 
 /// Leaves a cgroup that was there before this workspace as it was found.
 fn empty_what_was_found(home: &Home, record: &Record) -> Result<(), WorkspaceError> {
-    end_processes(home, Some(record))?;
     let whole = Enclosure::open(&record.place)?;
+    end_processes(home, Some(record), Some(&whole))?;
     let parts = [threads::VCPU, threads::VMM, threads::FILES, threads::VHOST];
     for part in parts.iter().filter(|_| record.machine.is_some()) {
         if let Some(mut part) = whole.part(part) {
@@ -278,13 +278,19 @@ pub(super) fn release(
     // What went through the link has been counted; so the kernel works at that beside us.
     let ended = watch.as_ref().filter(|watch| !watch.runs);
     let leaving = ended.and_then(|watch| wiring::begin_to_detach(home, watch.record));
-    errors.extend(end_processes(home, record).err());
-    if let Some(watch) = watch {
-        watch.end(home, report);
+    let found = enclosure_of(home, record);
+    let enclosure = found.unwrap_or_else(|error| {
+        errors.push(error);
+        None
+    });
+    errors.extend(end_processes(home, record, enclosure.as_ref()).err());
+    if let Some((watch, enclosure)) = watch.zip(enclosure.as_ref()) {
+        watch.end(home, enclosure, report);
     }
-    errors.extend(remove_cgroup(home, record).err());
+    errors.extend(enclosure.and_then(|enclosure| remove_cgroup(home, record, enclosure).err()));
     held.unmount();
     if let Some(leaving) = leaving {
+        wiring::forget_files(home);
         // What failed here is met, and told, by the next.
         leaving.finish(remains).unwrap_or_default();
     }
@@ -338,18 +344,15 @@ impl<'a> LastWatch<'a> {
     }
 
     /// Says that the counters are about to be lost, when all that was killed has been charged for.
-    fn end(self, home: &Home, report: &dyn Report) {
+    fn end(self, home: &Home, enclosure: &Enclosure, report: &dyn Report) {
         let end = match self.runs {
             true => End::Removed,
             false => End::Before(exit_of(home, self.record)),
         };
-        let Ok(enclosure) = Enclosure::open(&self.record.place) else {
-            return;
-        };
         let last = Counted {
             record: self.record,
             home,
-            enclosure: &enclosure,
+            enclosure,
             interfaces: self.interfaces,
             machine: self.machine,
         };
@@ -372,10 +375,15 @@ fn exit_of(home: &Home, record: &Record) -> Option<Exit> {
     })
 }
 
-/// Kills every process and waits until none is left.
-fn end_processes(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceError> {
+/// Kills every process and waits until none is left. Mostly none is: the first was the last.
+fn end_processes(
+    home: &Home,
+    record: Option<&Record>,
+    enclosure: Option<&Enclosure>,
+) -> Result<(), WorkspaceError> {
     if is_claimed(home, record)?
-        && let Some(enclosure) = enclosure_of(home, record)?
+        && let Some(enclosure) = enclosure
+        && enclosure.populated()?
     {
         enclosure.kill()?;
         enclosure.wait_empty(Instant::now() + PATIENCE)?;
@@ -397,10 +405,11 @@ fn end_processes(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceEr
     Ok(())
 }
 
-fn remove_cgroup(home: &Home, record: Option<&Record>) -> Result<(), WorkspaceError> {
-    let Some(mut enclosure) = enclosure_of(home, record)? else {
-        return Ok(());
-    };
+fn remove_cgroup(
+    home: &Home,
+    record: Option<&Record>,
+    mut enclosure: Enclosure,
+) -> Result<(), WorkspaceError> {
     // One that was only intended may have been somebody else's before, or have been found: this program leaves none
     // that is populated, frozen or divided.
     let foreign = !is_claimed(home, record)?

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
+use rustix::fs::AtFlags;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
@@ -155,6 +156,15 @@ pub(super) fn begin_to_detach(home: &Home, record: &Record) -> Option<Leaving> {
     let asked = Asked::of(&record.annotations).ok()?;
     asked_for(&asked)?;
     network::begin_to_detach(record.id.as_str(), &places_of(home))
+}
+
+/// Removes the files of one that has ended, which nobody reads any more. What cannot be removed goes with its directory.
+pub(super) fn forget_files(home: &Home) {
+    for name in FILES {
+        let path = Path::new(DIRECTORY).join(name);
+        rustix::fs::unlinkat(home, path, AtFlags::empty()).unwrap_or_default();
+    }
+    rustix::fs::unlinkat(home, DIRECTORY, AtFlags::REMOVEDIR).unwrap_or_default();
 }
 
 /// Undoes all of it. Without a record the names are enough; with one that asks for no bridge there is nothing to undo.
