@@ -36,6 +36,15 @@ pub struct Handle {
     pub start_time: u64,
 }
 
+impl Handle {
+    /// That of a child whose remains nobody has collected.
+    pub(crate) fn of(pid: i32) -> Result<Self, BackendError> {
+        let start_time = process::start_time(pid)
+            .map_err(BackendError::kernel("read the process's start time"))?;
+        Ok(Self { pid, start_time })
+    }
+}
+
 /// What is handed to a program besides its plan.
 #[derive(Debug, Default)]
 pub struct Supplies<'a> {
@@ -59,7 +68,7 @@ pub trait Attendant {
     /// # Errors
     ///
     /// Any error ends the process.
-    fn born(&mut self, _pid: i32) -> anyhow::Result<()> {
+    fn born(&mut self, _process: Handle) -> anyhow::Result<()> {
         Ok(())
     }
 
@@ -103,13 +112,8 @@ impl Made {
     /// What a process that was just born is found again by; a short program may have ended by now, but nobody has taken its
     /// remains away.
     pub(crate) fn of(born: Spawned, channel: OwnedFd) -> Result<Self, BackendError> {
-        let start_time = process::start_time(born.pid)
-            .map_err(BackendError::kernel("read the process's start time"))?;
         Ok(Self {
-            handle: Handle {
-                pid: born.pid,
-                start_time,
-            },
+            handle: Handle::of(born.pid)?,
             process: born.pidfd,
             channel,
         })

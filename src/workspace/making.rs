@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use rustix::fs::FileType;
 
 use crate::backend::Attendant;
+use crate::backend::Handle;
 use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::enclosure::Enclosure;
@@ -292,27 +293,41 @@ pub(super) fn erect(
         born_there,
         network,
         report,
+        drafted: None,
     };
     let backend = wall::behind(
         blueprint.isolation,
         home.as_fd(),
         blueprint.machine.as_deref(),
     );
-    let made = backend
-        .create(&blueprint.plan, supplies, &mut attendant)
-        .map_err(|error| shortage::explain(&enclosure, error.into()))?;
+    let made = backend.create(&blueprint.plan, supplies, &mut attendant);
+    let drafted = attendant.drafted.take();
+    let made = made.map_err(|error| shortage::explain(&enclosure, error.into()))?;
     let init = Life::begun(made.handle.pid, made.handle.start_time);
     record.init = Some(init.map_err(WorkspaceError::probe)?);
     if let Some(class) = &record.rdt {
         rdt::enter(class, made.handle.pid)?;
     }
     hold_processors(record, blueprint, &enclosure)?;
-    home.write(store::STATE, &record.to_bytes()?)?;
+    note_standing(home, record, drafted.as_deref())?;
     admission::rebalance(home.store(), record)?;
     if !arrangement.begun_later {
         tell_begun(home, record, &enclosure, report);
     }
     Ok(made)
+}
+
+/// Writes down who the first process is; what was `drafted` meanwhile is put in place, where it says the same.
+fn note_standing(
+    home: &Home,
+    record: &Record,
+    drafted: Option<&[u8]>,
+) -> Result<(), WorkspaceError> {
+    let state = record.to_bytes()?;
+    if drafted != Some(&state) {
+        home.draft(store::STATE, &state)?;
+    }
+    Ok(home.publish(store::STATE)?)
 }
 
 /// Limits what the processors of a machine may use, which have begun to boot by then.
@@ -411,17 +426,33 @@ struct Maker<'a> {
     born_there: bool,
     network: Option<&'a NetworkPlan>,
     report: &'a dyn Report,
+    /// The record that was drafted while the process was at work.
+    drafted: Option<Vec<u8>>,
+}
+
+impl Maker<'_> {
+    /// Writes the record that will be put in place when the process stands, which is most of the work.
+    fn draft_state(&mut self, process: Handle) -> anyhow::Result<()> {
+        let mut record = self.record.clone();
+        record.init = Some(Life::begun(process.pid, process.start_time)?);
+        let bytes = record.to_bytes()?;
+        self.home.draft(store::STATE, &bytes)?;
+        self.drafted = Some(bytes);
+        Ok(())
+    }
 }
 
 impl Attendant for Maker<'_> {
-    fn born(&mut self, pid: i32) -> anyhow::Result<()> {
+    fn born(&mut self, process: Handle) -> anyhow::Result<()> {
         let limits = &self.blueprint.cgroup.limits;
         if let Some(remark) = self.enclosure.filter_devices(limits)? {
             self.report.warning(&remark);
         }
-        self.network.map_or(Ok(()), |network| {
-            wiring::attach(self.home, network, pid, self.report)
-        })
+        match self.network {
+            // It is at its barrier before that is done, and waits for us.
+            Some(network) => wiring::attach(self.home, network, process.pid, self.report),
+            None => self.draft_state(process),
+        }
     }
 
     fn place(&mut self, pid: i32) -> anyhow::Result<()> {

@@ -315,17 +315,35 @@ impl Home {
     ///
     /// Fails when it cannot be written; the old one is then untouched.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.draft(name, bytes)?;
+        self.publish(name)
+    }
+
+    /// Writes what [`Home::publish`] puts in place: nobody sees it before that.
+    ///
+    /// # Errors
+    ///
+    /// Fails when it cannot be written.
+    pub fn draft(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.path.join(name);
-        let temporary = format!(".{name}");
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::openat(&self.directory, draft_of(name), flags, mode)
             .map_err(failed("cannot make", &path))?;
         std::fs::File::from(file)
             .write_all(bytes)
-            .map_err(|error| failed("cannot write", &path)(errno_of(&error)))?;
-        rustix::fs::renameat(&self.directory, &temporary, &self.directory, name)
-            .map_err(failed("cannot replace", &path))
+            .map_err(|error| failed("cannot write", &path)(errno_of(&error)))
+    }
+
+    /// Puts in place what was drafted last.
+    ///
+    /// # Errors
+    ///
+    /// Fails as `renameat(2)` does; what was there before is then untouched.
+    pub fn publish(&self, name: &str) -> Result<(), StoreError> {
+        rustix::fs::renameat(&self.directory, draft_of(name), &self.directory, name)
+            .map_err(failed("cannot replace", &self.path.join(name)))
     }
 
     /// Removes a file of it; that there is none is no failure.
@@ -392,6 +410,11 @@ impl AsFd for Home {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
+}
+
+/// What a file is called until it is put in place.
+fn draft_of(name: &str) -> String {
+    format!(".{name}")
 }
 
 /// The content of a file. One byte more is asked for than it has, so that its end is seen with the first call.

@@ -40,7 +40,6 @@ use crate::sys::clone::Birth;
 use crate::sys::clone::Spawned;
 use crate::sys::namespace;
 use crate::sys::process;
-use crate::sys::seal;
 
 /// A namespace to join, opened while its path still meant what the caller meant.
 pub(super) struct Open {
@@ -84,8 +83,7 @@ pub(super) fn create(
         clone::spawn(birth, || child.run()).map_err(BackendError::kernel("make the process"))?
     };
     let Spawned { pid, pidfd } = born;
-    // The child is at work, and we would only wait.
-    seal::settle();
+    let handle = Handle::of(pid);
     let dialogue = Dialogue {
         steps: &plan.steps,
         channel: here.as_fd(),
@@ -93,21 +91,23 @@ pub(super) fn create(
         pid,
     };
     // A process that has failed by itself is why nobody could attend to it.
-    let built = attendant
-        .born(pid)
-        .map_err(|error| dialogue.reason(BackendError::Attendant(error)))
-        .and_then(|()| build(plan, &dialogue, attendant));
-    if let Err(error) = built {
-        process::end(pidfd.as_fd());
-        return Err(error);
+    let built = handle.and_then(|handle| {
+        attendant
+            .born(handle)
+            .map_err(|error| dialogue.reason(BackendError::Attendant(error)))?;
+        build(plan, &dialogue, attendant).map(|()| handle)
+    });
+    match built {
+        Ok(handle) => Ok(Made {
+            handle,
+            process: pidfd,
+            channel: here,
+        }),
+        Err(error) => {
+            process::end(pidfd.as_fd());
+            Err(error)
+        }
     }
-    let start_time =
-        process::start_time(pid).map_err(BackendError::kernel("read the process's start time"))?;
-    Ok(Made {
-        handle: Handle { pid, start_time },
-        process: pidfd,
-        channel: here,
-    })
 }
 
 /// Attends to the process until it waits for its start.

@@ -15,6 +15,7 @@ use rustix::fs::OFlags;
 
 use crate::backend::Attendant;
 use crate::backend::BackendError;
+use crate::backend::Handle;
 use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::dialogue;
@@ -88,11 +89,17 @@ pub(super) fn create(
     .map_err(BackendError::kernel("make the process"))?;
     drop(handed);
     drop((listener, there, disks));
-    if let Err(error) = attend(wall, &here, &born, attendant) {
-        process::end(born.pidfd.as_fd());
-        return Err(error);
+    match attend(wall, &here, &born, attendant) {
+        Ok(handle) => Ok(Made {
+            handle,
+            process: born.pidfd,
+            channel: here,
+        }),
+        Err(error) => {
+            process::end(born.pidfd.as_fd());
+            Err(error)
+        }
     }
-    Made::of(born, here)
 }
 
 /// The network namespace that is to be joined.
@@ -125,7 +132,8 @@ fn attend(
     channel: &OwnedFd,
     born: &Spawned,
     attendant: &mut dyn Attendant,
-) -> std::result::Result<(), BackendError> {
+) -> std::result::Result<Handle, BackendError> {
+    let handle = Handle::of(born.pid)?;
     let steps = wall
         .machine
         .map(|machine| machine.plan.plan.steps.as_slice());
@@ -135,9 +143,9 @@ fn attend(
         process: born.pidfd.as_fd(),
         pid: born.pid,
     };
-    let ready = attendant.born(born.pid);
+    let ready = attendant.born(handle);
     ready.map_err(|error| dialogue.reason(BackendError::Attendant(error)))?;
-    build(&dialogue, attendant)
+    build(&dialogue, attendant).map(|()| handle)
 }
 
 /// Answers until the program in its guest waits for its start.
