@@ -25,7 +25,7 @@ const LIMIT: u32 = 500_000;
 const PAYLOAD: f64 = 1448.0 / 1514.0;
 /// Bytes that fill the buckets and windows on the way, and those whose rate is looked at.
 const FIRST: usize = 60_000;
-const WHOLE: usize = 360_000;
+const WHOLE: usize = 760_000;
 
 /// How often a packet has come to the guest for a port where nobody waits.
 fn unheard(walled: &Walled) -> u64 {
@@ -121,11 +121,12 @@ fn limits_of_a_machines_network_hold_in_both_directions() {
         })
     };
     let out = asked(&format!("head -c {WHOLE} /dev/zero | nc HOST"), sent);
-    assert!((out / due - 1.0).abs() < 0.05, "{out} bit/s of {due} sent");
-    // The bucket's first bytes go for nothing.
+    // What comes comes in pieces of up to 64 KiB, and the bucket's first bytes go for nothing.
+    let within = 0.9..1.1;
+    assert!(within.contains(&(out / due)), "{out} bit/s of {due} sent");
     let inward = asked("nc HOST </dev/null >/dev/null", received);
     assert!(
-        (0.9..1.1).contains(&(inward / due)),
+        within.contains(&(inward / due)),
         "{inward} bit/s of {due} received"
     );
     walled.removed(&processes);
