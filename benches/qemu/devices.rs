@@ -12,6 +12,8 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
+use bulkhead::sys::process;
+
 use crate::Outcome;
 use crate::figures;
 use crate::figures::Pair;
@@ -25,6 +27,8 @@ use crate::world::World;
 const DISK: usize = 16 << 20;
 /// How long the host sends.
 const SPAN: Duration = Duration::from_millis(700);
+/// How long a machine may take for all of it, in one that is emulated.
+const LONGEST: Duration = Duration::from_secs(240);
 /// The interface on the host's side.
 const TAP: &str = "bench0";
 
@@ -42,7 +46,8 @@ pub(crate) fn compare(world: &World, runs: usize) -> Outcome<()> {
     std::thread::spawn(move || {
         listener
             .incoming()
-            .for_each(|caller| drop(caller.map(answer)))
+            .flatten()
+            .for_each(|caller| drop(std::thread::spawn(move || drop(answer(caller)))))
     });
     for (kernel_moves, title) in [
         (true, "devices, vhost-net"),
@@ -93,16 +98,27 @@ fn measure(world: &World, wanted: &Wanted, ours: bool) -> Outcome<Figures> {
         let mut running = ours::start(&world.bulkhead, home, wanted)?;
         running.until_running()?;
         set_up_tap()?;
-        running.processes.vmm.wait()?;
+        until_off(&mut running.processes.vmm, &wanted.serial)?;
     } else {
         tap(&["tuntap", "add", "mode", "tap", "vnet_hdr", "name", TAP])?;
         set_up_tap()?;
         let options = ["-M", theirs::LEAN, "-bios", "qboot.rom"];
         let mut running = theirs::start(&world.home, wanted, &options)?;
-        running.processes.vmm.wait()?;
+        until_off(&mut running.processes.vmm, &wanted.serial)?;
         tap(&["link", "del", TAP])?;
     }
     figures_of(&wanted.serial)
+}
+
+/// Waits until a machine has switched itself off; one that does not come to its end is told of with what it has said.
+fn until_off(vmm: &mut Child, serial: &Path) -> Outcome<()> {
+    let process = process::open(i32::try_from(vmm.id())?)?;
+    if process::ended_within(&process, Some(LONGEST))? {
+        vmm.wait()?;
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&std::fs::read(serial)?).into_owned();
+    Err(format!("the guest is not done after {LONGEST:?}: {text}").into())
 }
 
 fn figures_of(serial: &Path) -> Outcome<Figures> {
