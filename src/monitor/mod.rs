@@ -42,6 +42,7 @@ use crate::monitor::line::Line;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
 use crate::sys::clone;
+use crate::sys::seal;
 use crate::sys::socket;
 use crate::workspace::blueprint::Wish;
 use crate::workspace::blueprint::Written;
@@ -118,6 +119,8 @@ pub fn launch(launch: &Launch<'_>) -> Result<Remote, MonitorError> {
         }
     })
     .map_err(failed("make a process for the monitor"))?;
+    // It is at work now, and we only wait.
+    seal::settle();
     Ok(Remote::new(
         launch.store.clone(),
         launch.wish.id.clone(),

@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 
 use crate::sys::Result;
 use crate::sys::checked;
+use crate::sys::seal;
 
 /// A process that this one has just made.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ pub fn spawn(birth: Birth<'_>, child: impl FnOnce() -> i32) -> Result<Spawned> {
     };
     let pid = checked(made)?;
     if pid == 0 {
+        // The copy does not hold what its maker lets go of.
+        seal::settle();
         for descriptor in birth.leave {
             // SAFETY: this copy of the descriptor belongs to a frame that is never returned to, because the
             // process ends below.

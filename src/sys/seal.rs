@@ -11,8 +11,7 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::sync::Mutex;
 
 use rustix::fs::MemfdFlags;
 use rustix::fs::Mode;
@@ -27,8 +26,8 @@ use crate::sys::mount;
 use crate::sys::mount::Change;
 use crate::sys::rehome;
 
-/// Whether this process has come to run from such a file.
-static SEALED: AtomicBool = AtomicBool::new(false);
+/// The mount that this process came to run from, while nobody has let go of it.
+static MOUNT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Makes sure that this process runs from a file that nothing it starts can write to; returns when it
 /// does, and does not return when the program has to be run again. The process must have one thread only.
@@ -40,7 +39,7 @@ pub fn ensure() -> Result<()> {
     if Defence::Sealed.is_out() {
         return Ok(());
     }
-    if SEALED.load(Ordering::Relaxed) {
+    if MOUNT.lock().is_ok_and(|mount| mount.is_some()) {
         return Ok(());
     }
     let own = running()?;
@@ -49,11 +48,8 @@ pub fn ensure() -> Result<()> {
     }
     let sealed = match read_only_mount(&own) {
         Ok(mount) => match run_from(&mount) {
-            // What runs from it keeps the mount. Our own hold of it ends here, while nobody is waiting: the kernel makes
-            // sure that nobody looks at it any more, and a child that lets go of its old root meanwhile would wait for that
-            // before its own turn, 0.6 ms in place of 0.06.
             Ok(()) => {
-                SEALED.store(true, Ordering::Relaxed);
+                keep(Some(mount));
                 return Ok(());
             }
             Err(_) => mount,
@@ -61,6 +57,18 @@ pub fn ensure() -> Result<()> {
         Err(_) => copy_in_memory(&own)?,
     };
     run_again(&sealed)
+}
+
+/// Lets go of the mount that this process runs from, which stays as long as the process does. The kernel waits until
+/// nobody looks at it any more, 0.04 to 0.3 ms, and a child that lets go of its own mounts meanwhile waits longer than
+/// both: 0.6 ms in place of 0.1. So this is for when there is nothing else to do, and no child at its mounts.
+pub fn settle() {
+    drop(keep(None));
+}
+
+fn keep(mount: Option<OwnedFd>) -> Option<OwnedFd> {
+    let mut held = MOUNT.lock().ok()?;
+    std::mem::replace(&mut *held, mount)
 }
 
 /// The file that this process runs from.

@@ -31,6 +31,7 @@ use crate::sys::clone::Birth;
 use crate::sys::clone::Spawned;
 use crate::sys::namespace;
 use crate::sys::process;
+use crate::sys::seal;
 use crate::sys::tuning;
 
 /// Runs a program in a workspace; returns when it runs.
@@ -69,6 +70,8 @@ pub(super) fn exec(
         outfit,
     };
     let born = guest.born(birthplace, here.as_fd())?;
+    // The child is at work, and we would only wait.
+    seal::settle();
     let made = attend(plan, &here, &born, attendant);
     if let Err(error) = made {
         process::end(born.pidfd.as_fd());

@@ -24,6 +24,7 @@ use crate::plan::Plan;
 use crate::plan::ProcessPlan;
 use crate::sys::process;
 use crate::sys::process::Exit;
+use crate::sys::seal;
 
 /// Puts workspaces on the shared kernel. It keeps nothing between commands.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,6 +49,8 @@ impl Backend for Container {
     ) -> Result<(), BackendError> {
         dialogue::release(channel)?;
         attendant.let_go();
+        // The child has let go of its old root by now, and would have waited for the same grace period of the kernel.
+        seal::settle();
         Dialogue {
             steps: &plan.steps,
             channel,
