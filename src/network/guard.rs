@@ -186,21 +186,21 @@ impl Code {
         self.put(0x30, 0, at);
     }
 
-    fn jump(&mut self, code: u64, value: u32, to: &'static str) {
+    fn jump(&mut self, code: u64, register: u8, value: u32, to: &'static str) {
         self.jumps.push((self.instructions.len(), to));
-        self.put(code, 0, value);
+        self.put(code, register.into(), value);
     }
 
     fn if_it_is(&mut self, value: u32, to: &'static str) {
-        self.jump(0x16, value, to);
+        self.jump(0x16, 0, value, to);
     }
 
     fn unless_it_is(&mut self, value: u32, to: &'static str) {
-        self.jump(0x56, value, to);
+        self.jump(0x56, 0, value, to);
     }
 
     fn go(&mut self, to: &'static str) {
-        self.jump(0x05, 0, to);
+        self.jump(0x05, 0, 0, to);
     }
 
     fn mark(&mut self, place: &'static str) {
@@ -217,12 +217,6 @@ impl Code {
         self.put(if first { 0xbc } else { 0x4c }, 0x10 | register, 0);
     }
 
-    /// Jumps when nothing was noted in a register.
-    fn if_nothing_differs(&mut self, register: u8, to: &'static str) {
-        self.jumps.push((self.instructions.len(), to));
-        self.put(0x16, register.into(), 0);
-    }
-
     /// Drops what has another hardware address than this at a place.
     fn station(&mut self, at: u32, (first, last): (u32, u32)) {
         self.word(at);
@@ -231,8 +225,7 @@ impl Code {
         self.unless_it_is(last, "drop");
     }
 
-    /// Jumps when one of these addresses is at a place. Every word is loaded once, and the jumps are few: the kernel
-    /// follows each of them both ways before it takes the program, which is most of the time that takes.
+    /// Jumps when one of these addresses is at a place; every word is loaded once.
     fn if_one_is_there(&mut self, at: u32, addresses: &[[u32; 4]], to: &'static str) {
         for (index, place) in (at..).step_by(4).take(4).enumerate() {
             self.word(place);
@@ -241,7 +234,7 @@ impl Code {
             }
         }
         for (register, _) in (7..).zip(addresses) {
-            self.if_nothing_differs(register, to);
+            self.jump(0x16, register, 0, to);
         }
     }
 
