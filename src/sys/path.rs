@@ -5,12 +5,16 @@
 //! (`openat2(2)`, `RESOLVE_IN_ROOT`), and the descriptor is used from then on.
 
 use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Component;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -188,12 +192,24 @@ fn normal_parts(path: &Path) -> Result<Vec<&OsStr>> {
     Ok(parts)
 }
 
+/// The path of an open file as the kernel knows it, without links.
+///
+/// # Errors
+///
+/// Fails as `readlink(2)` does.
+pub fn name_of(file: impl AsFd) -> Result<PathBuf> {
+    let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    // host path: this process, in the host's proc.
+    let name = rustix::fs::readlink(link, Vec::new())?;
+    Ok(OsString::from_vec(name.into_bytes()).into())
+}
+
 /// The directory that holds the last part of `path`, made when missing, and that last part.
 ///
 /// # Errors
 ///
 /// `EINVAL` for a path without a last part; otherwise as [`make_directories`].
-pub fn make_parent(root: impl AsFd, path: &Path, mode: Mode) -> Result<(OwnedFd, &OsStr)> {
+fn make_parent(root: impl AsFd, path: &Path, mode: Mode) -> Result<(OwnedFd, &OsStr)> {
     let name = path.file_name().ok_or(Errno::INVAL)?;
     let parent = path.parent().unwrap_or(Path::new("/"));
     Ok((make_directories(root, parent, mode)?, name))

@@ -5,10 +5,7 @@
 //! DATA/workspaces/ID/work    the kernel's own
 //! ```
 
-use std::ffi::OsString;
-use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -22,6 +19,7 @@ use rustix::fs::StatxFlags;
 use crate::spec::asked::Layer;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
+use crate::sys::path;
 use crate::workspace::estate;
 use crate::workspace::root::StateRoot;
 
@@ -174,16 +172,13 @@ impl Part {
         let wanted = StatxFlags::UID | StatxFlags::MNT_ID;
         let stat = rustix::fs::statx(&opened, "", AtFlags::EMPTY_PATH, wanted)
             .map_err(|errno| unusable(errno.into()))?;
-        let path = name_of(&opened).map_err(|errno| unusable(errno.into()))?;
-        Ok(Self { key, path, stat })
+        let name = path::name_of(&opened).map_err(|errno| unusable(errno.into()))?;
+        Ok(Self {
+            key,
+            path: name,
+            stat,
+        })
     }
-}
-
-/// The path of an open file, without links.
-fn name_of(file: &OwnedFd) -> Result<PathBuf, Errno> {
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let name = rustix::fs::readlink(link, Vec::new())?;
-    Ok(OsString::from_vec(name.into_bytes()).into())
 }
 
 /// The directory of a workspace that outlives the host's uptime, with its writable layer in it.

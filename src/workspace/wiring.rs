@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use rustix::fs::AtFlags;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
@@ -26,6 +25,7 @@ use crate::spec::asked::Bridged;
 use crate::spec::asked::Network;
 use crate::spec::mounts::Mount;
 use crate::sys::Errno;
+use crate::sys::tree;
 use crate::sys::vanish::Leaving;
 use crate::sys::vanish::Remains;
 use crate::workspace::blueprint::Blueprint;
@@ -160,11 +160,7 @@ pub(super) fn begin_to_detach(home: &Home, record: &Record) -> Option<Leaving> {
 
 /// Removes the files of one that has ended, which nobody reads any more. What cannot be removed goes with its directory.
 pub(super) fn forget_files(home: &Home) {
-    for name in FILES {
-        let path = Path::new(DIRECTORY).join(name);
-        rustix::fs::unlinkat(home, path, AtFlags::empty()).unwrap_or_default();
-    }
-    rustix::fs::unlinkat(home, DIRECTORY, AtFlags::REMOVEDIR).unwrap_or_default();
+    drop(tree::remove(home, DIRECTORY.as_ref()));
 }
 
 /// Undoes all of it. Without a record the names are enough; with one that asks for no bridge there is nothing to undo.

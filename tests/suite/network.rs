@@ -4,7 +4,7 @@ mod collecting;
 mod faults;
 mod guarding;
 mod leases;
-mod rates;
+pub(crate) mod rates;
 mod reach;
 
 use std::io::Read;

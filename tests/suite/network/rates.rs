@@ -23,7 +23,7 @@ use crate::support::home::eventually;
 use crate::up::Document;
 
 /// The part of a full Ethernet frame that is TCP's payload.
-const PAYLOAD: f64 = 1448.0 / 1514.0;
+pub(crate) const PAYLOAD: f64 = 1448.0 / 1514.0;
 
 /// A place on a network, without a workspace around it.
 struct Member {

@@ -17,12 +17,11 @@ use crate::network::addresses;
 use crate::network::gateway_of;
 use crate::network::heard;
 use crate::network::port;
+use crate::network::rates::PAYLOAD;
 use crate::support::home::eventually;
 
 /// Bits per second in each direction; half of what a machine inside an emulated one can send.
 const LIMIT: u32 = 500_000;
-/// The part of a full Ethernet frame that is TCP's payload.
-const PAYLOAD: f64 = 1448.0 / 1514.0;
 /// Bytes that fill the buckets and windows on the way, and those whose rate is looked at.
 const FIRST: usize = 60_000;
 const WHOLE: usize = 760_000;

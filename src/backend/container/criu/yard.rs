@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -196,9 +195,7 @@ impl<'a> Yard<'a> {
     fn open_again(&mut self) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         for number in [&mut self.images, &mut self.work] {
-            let link = format!("/proc/self/fd/{}", number.as_raw_fd());
-            // host path: this process, in the host's proc.
-            let path = rustix::fs::readlink(link, Vec::new())?;
+            let path = path::name_of(&*number)?;
             // host path: a directory that the caller named, and compared with the one that is held.
             let inner = rustix::fs::open(path, flags, Mode::empty())?;
             let (was, is) = (rustix::fs::fstat(&*number)?, rustix::fs::fstat(&inner)?);
