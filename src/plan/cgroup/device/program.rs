@@ -8,7 +8,8 @@
 //! The kernel's verifier goes every way through a program before it takes it, and once more from where ways meet if it
 //! has learnt something different of a register on each. So no register that a later rule reads is ever compared:
 //! the differences are gathered in another, and each rule has one jump on that. A branch for each number would teach
-//! it all combinations; for the usual rules it then took ten times as long as to make the cgroup itself.
+//! it all combinations; for the usual rules it then took ten times as long as to make the cgroup itself. One that means a
+//! single character device, as most do, or all of one major number, is a single comparison.
 
 use crate::plan::cgroup::device::ALL_ACCESS;
 use crate::plan::cgroup::device::Kind;
@@ -39,6 +40,14 @@ pub(super) const SHIFT_RIGHT: u8 = 0x74;
 pub(super) const JUMP_IF_OTHER: u8 = 0x56;
 /// `BPF_JMP32 | BPF_JEQ | BPF_K`.
 pub(super) const JUMP_IF_EQUAL: u8 = 0x16;
+/// `BPF_ALU64 | BPF_OR | BPF_X`.
+pub(super) const JOIN: u8 = 0x4f;
+/// `BPF_ALU64 | BPF_LSH | BPF_K`.
+pub(super) const SHIFT_LEFT_WIDE: u8 = 0x67;
+/// `BPF_JMP | BPF_JNE | BPF_K`, of 64 bits.
+pub(super) const JUMP_IF_OTHER_WIDE: u8 = 0x55;
+/// `BPF_JMP | BPF_JEQ | BPF_K`, of 64 bits.
+pub(super) const JUMP_IF_EQUAL_WIDE: u8 = 0x15;
 /// `BPF_JMP | BPF_EXIT`.
 pub(super) const EXIT: u8 = 0x95;
 
@@ -58,6 +67,18 @@ const MINOR: u8 = 5;
 const SCRATCH: u8 = 6;
 /// For one difference more.
 const ANOTHER: u8 = 7;
+/// The device's number as the kernel has it (`MKDEV`), and above that what is not 0 unless it is a character device.
+const CHARACTER: u8 = 8;
+/// The same of its major number alone.
+const CHARACTER_MAJOR: u8 = 9;
+
+/// Bits of a minor number (`MINORBITS`), and of both.
+const MINOR_BITS: u32 = 20;
+const BITS: u32 = 32;
+/// Of so many rules one instruction can jump over all.
+const NEAR: usize = 1024;
+/// How a character device is said to the program (`BPF_DEVCG_DEV_CHAR`).
+const IS_CHARACTER: i32 = 2;
 
 const fn instruction(opcode: u8, to: u8, from: u8, offset: i16, immediate: i32) -> u64 {
     let [offset_low, offset_high] = offset.to_le_bytes();
@@ -84,16 +105,74 @@ pub(super) fn compile(rules: &[Rule]) -> Program {
         instruction(LOAD, MAJOR, CONTEXT, 4, 0),
         instruction(LOAD, MINOR, CONTEXT, 8, 0),
     ];
+    if rules.iter().any(|rule| of_character(rule).is_some()) {
+        instructions.extend(join_character());
+    }
     let last_that_matters = rules.iter().rposition(Rule::is_blanket).unwrap_or_default();
     let (ends, rest) = match rules.get(last_that_matters) {
         Some(rule) if rule.is_blanket() => (rule.allow, &rules[last_that_matters + 1..]),
         _ => (false, rules),
     };
+    let end_is_near = rest.len() <= NEAR;
+    let mut to_the_end = Vec::new();
     for rule in rest.iter().rev() {
-        instructions.extend(one_rule(rule));
+        match of_character(rule) {
+            Some((register, number)) if end_is_near && allows_all(rule) => {
+                to_the_end.push(instructions.len());
+                instructions.push(instruction(JUMP_IF_EQUAL_WIDE, register, 0, 0, number));
+            }
+            _ => instructions.extend(one_rule(rule)),
+        }
     }
     instructions.extend(answer(ends));
+    let end = instructions.len();
+    for at in &to_the_end {
+        let over = offset(end.saturating_sub(at + 1));
+        // It begins at the third byte.
+        instructions[*at] |= u64::from(over.cast_unsigned()) << 16;
+    }
+    // The kernel takes no program with instructions that nothing leads to.
+    if !to_the_end.is_empty() {
+        instructions.extend(answer(true));
+    }
     Program { instructions }
+}
+
+fn allows_all(rule: &Rule) -> bool {
+    rule.allow && rule.access == ALL_ACCESS
+}
+
+/// Puts together what rules for character devices are compared with.
+fn join_character() -> [u64; 7] {
+    [
+        instruction(COPY, CHARACTER, KIND, 0, 0),
+        instruction(DIFFER, CHARACTER, 0, 0, IS_CHARACTER),
+        instruction(
+            SHIFT_LEFT_WIDE,
+            CHARACTER,
+            0,
+            0,
+            (BITS - MINOR_BITS).cast_signed(),
+        ),
+        instruction(JOIN, CHARACTER, MAJOR, 0, 0),
+        instruction(COPY, CHARACTER_MAJOR, CHARACTER, 0, 0),
+        instruction(SHIFT_LEFT_WIDE, CHARACTER, 0, 0, MINOR_BITS.cast_signed()),
+        instruction(JOIN, CHARACTER, MINOR, 0, 0),
+    ]
+}
+
+/// The register and the number in it if a device is the one, or of the major number, that a rule for character devices
+/// means. Numbers that no device has, and those that would be taken for negative, are left to the long way.
+fn of_character(rule: &Rule) -> Option<(u8, i32)> {
+    let major = rule
+        .major
+        .filter(|major| *major < 1 << (BITS - MINOR_BITS - 1))?;
+    let (register, number) = match rule.minor {
+        Some(minor) if minor < 1 << MINOR_BITS => (CHARACTER, major << MINOR_BITS | minor),
+        Some(_) => return None,
+        None => (CHARACTER_MAJOR, major),
+    };
+    (rule.kind == Some(Kind::Character)).then_some((register, number.cast_signed()))
 }
 
 /// The instructions that end with an answer.
@@ -111,10 +190,15 @@ fn one_rule(rule: &Rule) -> Vec<u64> {
     } else {
         deny(rule.access)
     };
-    let mut block = differences(rule);
-    if !block.is_empty() {
-        let behind = offset(decision.len());
-        block.push(instruction(JUMP_IF_OTHER, SCRATCH, 0, behind, 0));
+    let behind = offset(decision.len());
+    let mut block = Vec::new();
+    if let Some((register, number)) = of_character(rule) {
+        block.push(instruction(JUMP_IF_OTHER_WIDE, register, 0, behind, number));
+    } else {
+        block.extend(differences(rule));
+        if !block.is_empty() {
+            block.push(instruction(JUMP_IF_OTHER, SCRATCH, 0, behind, 0));
+        }
     }
     block.extend(decision);
     block
@@ -170,7 +254,7 @@ fn deny(access: u8) -> Vec<u64> {
     block
 }
 
-/// What a rule decides has at most five instructions, so this always fits.
+/// What a rule decides has at most five instructions, and what [`NEAR`] rules are less than 20 each, so this always fits.
 fn offset(instructions: usize) -> i16 {
     i16::try_from(instructions).unwrap_or(i16::MAX)
 }

@@ -50,6 +50,7 @@ fn by_the_program(program: &Program, device: Device) -> bool {
         let (to, from) = (usize::from(names & 15), usize::from(names >> 4));
         let offset = usize::from(u16::from_le_bytes([low, high]));
         let immediate = u32::from_le_bytes([a, b, c, d]);
+        let wide = i64::from(immediate.cast_signed()).cast_unsigned();
         let narrow = u32::try_from(registers[to] & 0xffff_ffff).unwrap();
         at += 1;
         match opcode {
@@ -60,6 +61,11 @@ fn by_the_program(program: &Program, device: Device) -> bool {
             OR_WITH => registers[to] = u64::from(narrow) | (registers[from] & 0xffff_ffff),
             DIFFER => registers[to] = u64::from(narrow ^ immediate),
             SHIFT_RIGHT => registers[to] = u64::from(narrow >> immediate),
+            SHIFT_LEFT_WIDE => registers[to] <<= immediate,
+            JOIN => registers[to] |= registers[from],
+            JUMP_IF_OTHER_WIDE if registers[to] != wide => at += offset,
+            JUMP_IF_EQUAL_WIDE if registers[to] == wide => at += offset,
+            JUMP_IF_OTHER_WIDE | JUMP_IF_EQUAL_WIDE => {}
             JUMP_IF_OTHER if narrow != immediate => at += offset,
             JUMP_IF_EQUAL if narrow == immediate => at += offset,
             JUMP_IF_OTHER | JUMP_IF_EQUAL => {}
@@ -75,7 +81,13 @@ fn any_kind() -> impl Strategy<Value = Kind> {
 
 /// Few numbers, so that rules and devices meet.
 fn any_number() -> impl Strategy<Value = u32> {
-    prop_oneof![4 => 0..3_u32, 1 => Just(u32::MAX)]
+    let edges = prop_oneof![
+        2047..2049_u32,
+        Just(4095),
+        Just((1 << 20) - 1),
+        Just(u32::MAX)
+    ];
+    prop_oneof![4 => 0..3_u32, 1 => edges]
 }
 
 fn any_rule() -> impl Strategy<Value = Rule> {
@@ -96,14 +108,15 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         })
 }
 
+/// Numbers that the kernel has: 12 bits of one, 20 of the other.
 fn any_device() -> impl Strategy<Value = Device> {
-    (any_kind(), any_number(), any_number(), 1..8_u8).prop_map(|(kind, major, minor, access)| {
-        Device {
-            kind,
-            major,
-            minor,
-            access,
-        }
+    let major = prop_oneof![4 => 0..3_u32, 1 => 2047..2049_u32, 1 => Just(4095)];
+    let minor = prop_oneof![4 => 0..3_u32, 1 => Just((1 << 20) - 1)];
+    (any_kind(), major, minor, 1..8_u8).prop_map(|(kind, major, minor, access)| Device {
+        kind,
+        major,
+        minor,
+        access,
     })
 }
 
