@@ -1,20 +1,12 @@
 //! Gives the guest's network interfaces their names, addresses and routes.
 
 use std::net::IpAddr;
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use ipnet::IpNet;
-use netlink_packet_core::NLM_F_CREATE;
-use netlink_packet_core::NLM_F_EXCL;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::address::AddressFlags;
-use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::address::AddressScope;
 use netlink_packet_route::link::LinkAttribute;
-use netlink_packet_route::link::LinkFlags;
 use netlink_packet_route::link::LinkLayerType;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::RouteAddress;
@@ -30,10 +22,11 @@ use crate::agent::wire::Failure;
 use crate::agent::wire::Interface;
 use crate::agent::wire::Route;
 use crate::sys::Errno;
+use crate::sys::interface;
+use crate::sys::interface::NEW;
+use crate::sys::interface::new_address;
+use crate::sys::interface::raised;
 use crate::sys::route::Route as Conversation;
-
-/// Something is made that must not be there yet.
-const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 /// Sets up all interfaces.
 pub(super) fn furnish(wanted: &[Interface]) -> Result<(), Failure> {
@@ -63,16 +56,17 @@ fn one(kernel: &mut Conversation, wanted: &Interface) -> Result<(), Failure> {
     let changed = kernel.tell(RouteNetlinkMessage::SetLink(named), 0);
     changed.map_err(|errno| failed("name", errno))?;
     quieten(name);
-    let mut up = LinkMessage::default();
-    up.header.index = index;
-    up.header.flags = LinkFlags::Up;
-    up.header.change_mask = LinkFlags::Up;
     let mut orders: Vec<_> = wanted
         .addresses
         .iter()
-        .map(|address| (new_address(index, *address), NEW))
+        .map(|address| {
+            (
+                new_address(index, (address.addr(), address.prefix_len())),
+                NEW,
+            )
+        })
         .collect();
-    orders.push((RouteNetlinkMessage::SetLink(up), 0));
+    orders.push((RouteNetlinkMessage::SetLink(raised(index)), 0));
     orders.extend(wanted.routes.iter().map(|way| (new_route(index, way), NEW)));
     let told = kernel.tell_all(orders);
     told.map_err(|refusal| failed("give addresses and routes to", refusal.errno))
@@ -101,40 +95,12 @@ fn find(kernel: &mut Conversation, wanted: &Interface) -> Result<u32, Errno> {
 
 /// Addresses are given from outside and are nobody else's: nothing is to be asked or waited for.
 fn quieten(name: &str) {
-    for setting in ["accept_ra", "accept_dad"] {
-        let path = format!("/proc/sys/net/ipv6/conf/{name}/{setting}");
+    for setting in interface::quiet_settings(name) {
+        let path = format!("/proc/sys/{setting}");
         if Path::new(&path).exists() {
             std::fs::write(&path, "0").unwrap_or_default();
         }
     }
-}
-
-fn new_address(index: u32, address: IpNet) -> RouteNetlinkMessage {
-    let mut message = AddressMessage::default();
-    message.header.index = index;
-    message.header.prefix_len = address.prefix_len();
-    message.header.scope = AddressScope::Universe;
-    let own = address.addr();
-    message.attributes = match address {
-        IpNet::V4(four) => {
-            message.header.family = AddressFamily::Inet;
-            let mut attributes = vec![AddressAttribute::Local(own), AddressAttribute::Address(own)];
-            if four.prefix_len() < 31 {
-                let last: Ipv4Addr = four.broadcast();
-                attributes.push(AddressAttribute::Broadcast(last));
-            }
-            attributes
-        }
-        IpNet::V6(_) => {
-            message.header.family = AddressFamily::Inet6;
-            vec![
-                AddressAttribute::Local(own),
-                AddressAttribute::Address(own),
-                AddressAttribute::Flags(AddressFlags::Nodad),
-            ]
-        }
-    };
-    RouteNetlinkMessage::NewAddress(message)
 }
 
 fn new_route(index: u32, way: &Route) -> RouteNetlinkMessage {

@@ -60,8 +60,22 @@ impl Dialogue<'_> {
                         .map_err(BackendError::Attendant)?;
                     release(self.channel)?;
                 }
-                Some(Message::Born(_)) => return Err(BackendError::OutOfTurn),
+                Some(Message::Born(_) | Message::NetworkStands) => {
+                    return Err(BackendError::OutOfTurn);
+                }
             }
+        }
+    }
+
+    /// Listens until the process has made its network namespace, which is the first thing it does.
+    pub(super) fn until_network(&self) -> Result<(), BackendError> {
+        let message = Message::receive(self.channel)
+            .map_err(BackendError::kernel("hear from the process"))?;
+        match message {
+            Some(Message::NetworkStands) => Ok(()),
+            Some(Message::Failed { index, trouble }) => Err(self.failed(index, trouble)),
+            None => Err(self.reason(BackendError::OutOfTurn)),
+            Some(_) => Err(BackendError::OutOfTurn),
         }
     }
 

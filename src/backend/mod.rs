@@ -62,13 +62,18 @@ pub struct Supplies<'a> {
 
 /// What the one who orders a program does while that program waits.
 pub trait Attendant {
-    /// The process and its namespaces are there; it goes on meanwhile, so that what is done for it from here costs no
-    /// time of its own. Its program does not start before this is done.
+    /// The process is there with its namespaces, but for that of its network, which stands when `network` returns. It goes on
+    /// meanwhile, so that what is done for it from here costs no time of its own. Its program does not start before this is
+    /// done.
     ///
     /// # Errors
     ///
     /// Any error ends the process.
-    fn born(&mut self, _process: Handle) -> anyhow::Result<()> {
+    fn born(
+        &mut self,
+        _process: Handle,
+        _network: &mut dyn FnMut() -> Result<(), BackendError>,
+    ) -> anyhow::Result<()> {
         Ok(())
     }
 

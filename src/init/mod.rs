@@ -32,6 +32,10 @@ use crate::plan::step::Barrier;
 use crate::plan::step::Step;
 use crate::sys::Errno;
 use crate::sys::Result;
+use crate::sys::namespace;
+
+/// `CLONE_NEWNET`.
+const NEW_NETWORK: u64 = 0x4000_0000;
 
 /// The status of a process whose plan failed before the program was reached.
 pub const FAILED: i32 = 125;
@@ -188,6 +192,7 @@ impl Doing {
         }
         match step {
             Step::Await(barrier) => self.wait(*barrier),
+            Step::NetworkNamespace => self.make_network(),
             Step::Propagate(flags) => Ok(crate::sys::mount::propagate_all(*flags)?),
             Step::Root { path, cut_off } => self.take_root(path, *cut_off),
             Step::Overlay(wanted) => self.take_overlay(wanted),
@@ -221,6 +226,12 @@ impl Doing {
         self.root
             .as_ref()
             .ok_or(Trouble::because(Reason::Order, Errno::INVAL))
+    }
+
+    /// Makes a network namespace, which somebody outside waits for.
+    fn make_network(&self) -> std::result::Result<(), Trouble> {
+        namespace::leave(NEW_NETWORK)?;
+        Ok(Message::NetworkStands.send(&self.outfit.channel)?)
     }
 
     fn wait(&mut self, barrier: Barrier) -> std::result::Result<(), Trouble> {

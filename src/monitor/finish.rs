@@ -32,8 +32,9 @@ impl Watch<'_> {
         // Who has removed it meanwhile has done this too; what cannot be given back now `down` and `gc` try again.
         let mut program = self.program.take();
         let held = program.as_mut().map(|it| std::mem::take(&mut it.held));
-        let held = held.unwrap_or_default();
-        let released = self.workspace.release(exit, &remarks, &mut remains, held);
+        let mut held = held.unwrap_or_default();
+        let workspace = &mut self.workspace;
+        let released = workspace.release(exit, &remarks, &mut remains, &mut held);
         if let Some(program) = program {
             program.collect();
         }
@@ -54,6 +55,7 @@ impl Watch<'_> {
             (false, Ok(())) => self.workspace.note_settled(),
             (false, failed) => failed,
         };
+        drop(held);
         if let Some(line) = line {
             if let Some(text) = unbilled {
                 say_at_last(&line, &Word::Warning(text));

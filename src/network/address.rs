@@ -11,9 +11,9 @@ use ipnet::Ipv6Net;
 
 use crate::network::error::NetworkError;
 use crate::network::lease::Register;
-use crate::network::link::Prefixed;
 use crate::plan::network;
 use crate::plan::network::NetworkPlan;
+use crate::sys::interface::Prefixed;
 
 /// The length of an IPv4 subnet: as many addresses as a bridge has ports.
 const LENGTH: u8 = 22;

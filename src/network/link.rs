@@ -5,14 +5,8 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::path::Path;
 
-use netlink_packet_core::NLM_F_CREATE;
-use netlink_packet_core::NLM_F_EXCL;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::address::AddressFlags;
-use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::address::AddressScope;
 use netlink_packet_route::link::InfoBridge;
 use netlink_packet_route::link::InfoBridgePort;
 use netlink_packet_route::link::InfoData;
@@ -37,22 +31,22 @@ use crate::plan::network::INSIDE;
 use crate::plan::network::NetworkPlan;
 use crate::sys::Errno;
 use crate::sys::Result;
+use crate::sys::interface;
+use crate::sys::interface::NEW;
+use crate::sys::interface::Prefixed;
+use crate::sys::interface::new_address;
+use crate::sys::interface::raised;
 use crate::sys::route;
 use crate::sys::route::Refused;
 use crate::sys::route::Route;
 use crate::sys::vanish;
-use crate::sys::vanish::Leaving;
 use crate::sys::vanish::Remains;
 
-/// What makes something new, and refuses when it is there.
-const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
-
+/// The number of the loopback interface in every network (`LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
 /// Queues of each end of a link and each way. A pair has no lock that more would share, and passes packets on through the
 /// processor that sends them; but each has its entries in sysfs, and since Linux 5.15 there are as many as processors.
 const QUEUES: u32 = 1;
-
-/// An address with the length of its network's prefix.
-pub(super) type Prefixed = (IpAddr, u8);
 
 /// Makes the bridge of a network: with addresses of its own, up, deaf to routers that a workspace plays.
 pub(super) fn make_bridge(
@@ -153,7 +147,7 @@ pub(super) fn make_pair(
     })
 }
 
-/// Gives the inner end its addresses and routes, and brings it up.
+/// Gives the inner end its addresses and routes, and brings it up, and the loopback interface.
 pub(super) fn furnish(
     pid: i32,
     addresses: &[Prefixed],
@@ -163,8 +157,8 @@ pub(super) fn furnish(
     // Written from inside: the kernel shows each process the settings of its own network.
     let opened = route::within(pid, || {
         if has_ipv6() {
-            for setting in ["accept_ra", "accept_dad"] {
-                write_setting(&format!("net/ipv6/conf/{INSIDE}/{setting}"), "0")?;
+            for setting in interface::quiet_settings(INSIDE) {
+                write_setting(&setting, "0")?;
             }
         }
         Route::open().map_err(NetworkError::kernel("open a netlink socket inside"))
@@ -175,7 +169,9 @@ pub(super) fn furnish(
         .iter()
         .map(|address| (new_address(index, *address), NEW))
         .collect();
-    orders.push((RouteNetlinkMessage::SetLink(raised(index)), 0));
+    for index in [LOOPBACK, index] {
+        orders.push((RouteNetlinkMessage::SetLink(raised(index)), 0));
+    }
     let routes = gateways
         .iter()
         .map(|gateway| (default_by(index, *gateway), NEW));
@@ -210,19 +206,16 @@ pub(super) fn make_queue(
         .map_err(|refused| NetworkError::kernel(format!("make the queue {name}"))(refused.errno))
 }
 
-/// Begins to remove an interface: by its number, which nobody else will ever have; the name may be given again meanwhile.
-pub(super) fn begin_to_remove(route: &mut Route, name: &str) -> Result<Leaving> {
-    route.index_of(name).and_then(vanish::begin)
-}
-
 /// Removes an interface; one that is not there is removed already.
 pub(super) fn remove(
-    route: &mut Route,
+    route: &Route,
     name: &str,
     remains: &mut Remains,
 ) -> std::result::Result<(), NetworkError> {
-    let removed = begin_to_remove(route, name).and_then(|leaving| leaving.finish(remains));
-    match removed {
+    // Mostly it is not there, which is found out in one call.
+    let there = route.index_of(name);
+    let leaving = there.and_then(|_| vanish::begin(name));
+    match leaving.and_then(|leaving| leaving.finish(remains)) {
         Ok(()) | Err(Errno::NODEV) => Ok(()),
         Err(errno) => Err(NetworkError::kernel(format!("remove the interface {name}"))(errno)),
     }
@@ -317,44 +310,6 @@ fn named(name: &str) -> LinkMessage {
         .attributes
         .push(LinkAttribute::IfName(name.to_owned()));
     message
-}
-
-/// A message that brings an interface up.
-pub(super) fn raised(index: u32) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    message
-}
-
-/// IPv6 addresses are used at once: the leases see to it that nobody else has them.
-fn new_address(index: u32, (address, length): Prefixed) -> RouteNetlinkMessage {
-    let mut message = AddressMessage::default();
-    message.header.index = index;
-    message.header.prefix_len = length;
-    message.header.scope = AddressScope::Universe;
-    message.attributes = match address {
-        IpAddr::V4(four) => {
-            message.header.family = AddressFamily::Inet;
-            let hosts = u32::MAX.checked_shr(length.into()).unwrap_or_default();
-            let broadcast = Ipv4Addr::from(u32::from(four) | hosts);
-            vec![
-                AddressAttribute::Local(address),
-                AddressAttribute::Address(address),
-                AddressAttribute::Broadcast(broadcast),
-            ]
-        }
-        IpAddr::V6(_) => {
-            message.header.family = AddressFamily::Inet6;
-            vec![
-                AddressAttribute::Local(address),
-                AddressAttribute::Address(address),
-                AddressAttribute::Flags(AddressFlags::Nodad),
-            ]
-        }
-    };
-    RouteNetlinkMessage::NewAddress(message)
 }
 
 fn default_by(index: u32, gateway: IpAddr) -> RouteNetlinkMessage {

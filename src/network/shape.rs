@@ -9,7 +9,6 @@ use std::path::Path;
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_core::NLM_F_CREATE;
-use netlink_packet_core::NLM_F_EXCL;
 use netlink_packet_core::NLM_F_REPLACE;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::TcAction;
@@ -33,14 +32,13 @@ use crate::plan::network::Names;
 use crate::plan::network::NetworkPlan;
 use crate::plan::network::Rate;
 use crate::sys::Errno;
+use crate::sys::interface::NEW;
 use crate::sys::route::Refused;
 use crate::sys::route::Route;
 use crate::sys::vanish::Remains;
 
 /// The priority of the filter that leads to a queue.
 const REDIRECTS: u16 = 2;
-/// What makes something new, and refuses when it is there.
-const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// What makes something, or changes it.
 const SET: u16 = NLM_F_CREATE | NLM_F_REPLACE;
 /// The class that holds all others where there is a capacity.

@@ -9,8 +9,6 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use ipnet::IpNet;
-use netlink_packet_core::NLM_F_CREATE;
-use netlink_packet_core::NLM_F_EXCL;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressAttribute;
@@ -29,16 +27,15 @@ use netlink_packet_route::route::RouteType;
 use netlink_packet_route::tc::TcHandle;
 
 use crate::network::error::NetworkError;
-use crate::network::link;
 use crate::network::shape;
 use crate::sys::Errno;
+use crate::sys::interface;
+use crate::sys::interface::NEW;
 use crate::sys::route::Route;
 use crate::sys::tap;
 
 /// What the names of taps begin with.
 pub const NAME: &str = "machine";
-/// What makes something new, and refuses when it is there.
-const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 /// Where frames arrive (`TC_H_MIN_INGRESS`).
 const ARRIVING: TcHandle = TcHandle {
     major: u16::MAX,
@@ -182,7 +179,7 @@ fn join(route: &mut Route, interface: &Interface, number: usize) -> Result<Owned
     let failed = |what: &str| NetworkError::kernel(format!("{what} for {}", interface.name));
     let tap = tap::open(&name).map_err(failed("make a tap"))?;
     let index = route.index_of(&name).map_err(failed("find the tap"))?;
-    let mut up = link::raised(index);
+    let mut up = interface::raised(index);
     up.attributes.push(LinkAttribute::Mtu(interface.mtu));
     let mut orders = vec![(RouteNetlinkMessage::SetLink(up), 0)];
     for (from, to) in [(interface.index, index), (index, interface.index)] {

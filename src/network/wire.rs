@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -17,7 +18,6 @@ use crate::network::lease::Lease;
 use crate::network::lease::Leases;
 use crate::network::lease::Register;
 use crate::network::link;
-use crate::network::link::Prefixed;
 use crate::network::port;
 use crate::network::shape;
 use crate::network::switch;
@@ -27,20 +27,23 @@ use crate::plan::network::Link;
 use crate::plan::network::Names;
 use crate::plan::network::NetworkPlan;
 use crate::sys::Errno;
+use crate::sys::interface::Prefixed;
 use crate::sys::route::Route;
+use crate::sys::vanish;
 use crate::sys::vanish::Leaving;
 use crate::sys::vanish::Remains;
 
 type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
-/// Connects the network namespace of process `pid` to the network of `plan`, which is made if it is the first.
+/// Gives a workspace its place on the network of `plan`, which is made if it is the first there: all that needs nothing of
+/// the workspace itself.
 ///
-/// When something fails, what was made stays for [`detach`] to undo: whoever calls this calls that then.
+/// When something fails, now or later, what was made stays for [`detach`] to undo: whoever calls this calls that then.
 ///
 /// # Errors
 ///
 /// [`NetworkError`] names the annotation at fault, or what the kernel refused.
-pub fn attach(plan: &NetworkPlan, places: &Places, pid: i32) -> Result<Attached> {
+pub fn prepare<'a>(plan: &NetworkPlan, places: &'a Places) -> Result<Prepared<'a>> {
     shape::check(plan)?;
     let boot = boot_id()?;
     let mut leases = Leases::lock(&places.leases)?;
@@ -60,34 +63,22 @@ pub fn attach(plan: &NetworkPlan, places: &Places, pid: i32) -> Result<Attached>
     };
     // What others were promised of it goes on to hold.
     let kept = register.capacity.filter(|_| register.is_reserved());
-    let plan = &NetworkPlan {
-        capacity: plan.capacity.or(kept),
-        ..plan.clone()
-    };
-    let mut wiring = Wiring {
-        plan,
+    let mut prepared = Prepared {
+        plan: NetworkPlan {
+            capacity: plan.capacity.or(kept),
+            ..plan.clone()
+        },
         places,
-        leases: &leases,
-        route: &mut route,
+        leases,
+        route,
         register,
+        remarks: Vec::new(),
+        filter: Err(Errno::NOENT),
     };
-    wiring.grant()?;
-    let mut remarks = wiring.make_network()?;
-    let (lease, unwatched) = wiring.connect(pid)?;
-    remarks.extend(unwatched.map(|errno| {
-        let id = &plan.id;
-        format!("ignoring that {id} may send in the name of its neighbours: no filter of sources here ({errno})")
-    }));
-    let register = &wiring.register;
-    let others = register.leases.iter().filter(|(id, _)| **id != plan.id);
-    Ok(Attached {
-        addresses: lease.addresses,
-        gateways: gateways(register).map(|(address, _)| address).collect(),
-        neighbours: others
-            .map(|(_, lease)| (lease.hostname.clone(), lease.addresses.clone()))
-            .collect(),
-        remarks,
-    })
+    prepared.grant()?;
+    prepared.make_network()?;
+    prepared.filter = guard::load(&prepared.plan, &prepared.lease().addresses);
+    Ok(prepared)
 }
 
 /// A network that nobody has used yet.
@@ -124,20 +115,55 @@ fn found(
     })
 }
 
-/// One workspace on its way to a network.
-struct Wiring<'a> {
-    plan: &'a NetworkPlan,
+/// A workspace that has its place on a network, and no link yet. Nobody else changes a network while there is one.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    plan: NetworkPlan,
     places: &'a Places,
-    leases: &'a Leases,
-    route: &'a mut Route,
+    leases: Leases,
+    route: Route,
     register: Register,
+    remarks: Vec<String>,
+    /// What decides about what it sends, or why nothing does.
+    filter: Result<OwnedFd, Errno>,
 }
 
-impl Wiring<'_> {
+impl Prepared<'_> {
+    /// Makes the link to the network namespace of process `pid`, with all that belongs to it.
+    ///
+    /// # Errors
+    ///
+    /// As [`prepare`].
+    pub fn connect(mut self, pid: i32) -> Result<Attached> {
+        if let Some(errno) = self.link(pid)? {
+            let id = &self.plan.id;
+            self.remarks.push(format!(
+                "ignoring that {id} may send in the name of its neighbours: no filter of sources here ({errno})"
+            ));
+        }
+        let register = &self.register;
+        let others = register.leases.iter();
+        let others = others.filter(|(id, _)| **id != self.plan.id);
+        Ok(Attached {
+            addresses: self.lease().addresses,
+            gateways: gateways(register).map(|(address, _)| address).collect(),
+            neighbours: others
+                .map(|(_, lease)| (lease.hostname.clone(), lease.addresses.clone()))
+                .collect(),
+            remarks: self.remarks,
+        })
+    }
+
+    /// What was written down.
+    fn lease(&self) -> Lease {
+        let found = self.register.leases.get(&self.plan.id);
+        found.cloned().unwrap_or_default()
+    }
+
     /// Writes down what the workspace will have.
     fn grant(&mut self) -> Result<()> {
-        let plan = self.plan;
-        port::check(&plan.publish, &self.register, self.leases)?;
+        let plan = &self.plan;
+        port::check(&plan.publish, &self.register, &self.leases)?;
         let (place, addresses) = address::choose(plan, &self.register)?;
         let lease = Lease {
             place,
@@ -159,16 +185,15 @@ impl Wiring<'_> {
     }
 
     /// Makes what all workspaces of the network share, as far as it is not there.
-    fn make_network(&mut self) -> Result<Vec<String>> {
-        let mut remarks = Vec::new();
+    fn make_network(&mut self) -> Result<()> {
         let before = self.register.clone();
-        let plan = self.plan;
+        let plan = &self.plan.clone();
         let lost = !self.register.made || self.bridge()?.is_none();
         if lost {
-            link::remove(self.route, &plan.names.bridge, &mut Remains::default())?;
+            link::remove(&self.route, &plan.names.bridge, &mut Remains::default())?;
             let mac = network::bridge_mac(&self.places.root, &plan.network);
             let addresses: Vec<Prefixed> = gateways(&self.register).collect();
-            link::make_bridge(self.route, plan, mac, &addresses)?;
+            link::make_bridge(&mut self.route, plan, mac, &addresses)?;
             self.register.made = true;
             self.register.firewall = false;
         }
@@ -177,7 +202,7 @@ impl Wiring<'_> {
             self.register.firewall = true;
             self.publish_again()?;
         } else if lost {
-            remarks.push(format!(
+            self.remarks.push(format!(
                 "ignoring that network {} reaches nothing beyond this host: the program nft is missing; install nftables",
                 plan.network
             ));
@@ -185,16 +210,16 @@ impl Wiring<'_> {
         if self.register.capacity != plan.capacity {
             self.register.capacity = plan.capacity;
             let root = &self.places.root;
-            shape::renew(self.route, root, &mut self.register, Some(&plan.id))?;
+            shape::renew(&mut self.route, root, &mut self.register, Some(&plan.id))?;
         }
         if shape::needed(plan) && !self.register.shaped {
-            shape::make_queues(self.route, plan)?;
+            shape::make_queues(&mut self.route, plan)?;
             self.register.shaped = true;
         }
         if self.register != before {
             self.leases.write(&self.register)?;
         }
-        Ok(remarks)
+        Ok(())
     }
 
     /// The number of the bridge, if it is there.
@@ -218,18 +243,18 @@ impl Wiring<'_> {
 
     /// Makes the link, its rates, what is inside, and at last the ports; gives why nobody sees to it that only what is
     /// the workspace's own comes from there.
-    fn connect(&mut self, pid: i32) -> Result<(Lease, Option<Errno>)> {
-        let plan = self.plan;
-        let lease = self.register.leases.get(&plan.id).cloned();
-        let lease = lease.unwrap_or_default();
+    fn link(&mut self, pid: i32) -> Result<Option<Errno>> {
+        let lease = self.lease();
         let bridge = self.bridge()?;
         let bridge = bridge
             .ok_or(Errno::NODEV)
             .map_err(NetworkError::kernel("find the bridge"))?;
-        link::make_pair(self.route, plan, bridge, pid)?;
-        let unwatched = guard::watch(self.route, plan, &lease.addresses)?;
+        let (plan, route) = (&self.plan, &mut self.route);
+        link::make_pair(route, plan, bridge, pid)?;
+        let filter = std::mem::replace(&mut self.filter, Err(Errno::NOENT));
+        let unwatched = guard::watch(route, plan, filter)?;
         if lease.shaped {
-            shape::shape(self.route, plan, lease.place)?;
+            shape::shape(route, plan, lease.place)?;
         }
         let addresses: Vec<Prefixed> = lease
             .addresses
@@ -243,7 +268,7 @@ impl Wiring<'_> {
         if !lease.publish.is_empty() {
             firewall::publish(&plan.names, &self.register, &lease)?;
         }
-        Ok((lease, unwatched))
+        Ok(unwatched)
     }
 }
 
@@ -251,7 +276,7 @@ impl Wiring<'_> {
 #[must_use]
 pub fn begin_to_detach(id: &str, places: &Places) -> Option<Leaving> {
     let link = Link::of(&places.root, id).name;
-    link::begin_to_remove(&mut open().ok()?, &link).ok()
+    vanish::begin(&link).ok()
 }
 
 /// Takes a workspace off its network, and removes the network with its last workspace. What is not there is away
@@ -279,8 +304,12 @@ fn undo(
     let mut route = open()?;
     let mut errors = Vec::new();
     let link = Link::of(&places.root, id).name;
-    errors.extend(link::remove(&mut route, &link, remains).err());
-    for name in leases.networks()? {
+    errors.extend(link::remove(&route, &link, remains).err());
+    let networks = leases.networks()?;
+    if networks.is_empty() {
+        leases.tidy();
+    }
+    for name in networks {
         match leases.read(&name, boot) {
             Ok(Some(register))
                 if register.leases.contains_key(id) || register.leases.is_empty() =>
@@ -300,7 +329,6 @@ fn undo(
             Err(error) => errors.push(error),
         }
     }
-    leases.tidy();
     NetworkError::all(errors)
 }
 
@@ -467,7 +495,7 @@ pub fn remove(name: &str, places: &Places, force: bool) -> Result<()> {
     let mut remains = Remains::default();
     for id in &holders {
         let link = Link::of(&places.root, id).name;
-        errors.extend(link::remove(&mut route, &link, &mut remains).err());
+        errors.extend(link::remove(&route, &link, &mut remains).err());
     }
     let left = link::remove_users(&mut route, &names.bridge);
     errors.extend(left.err());

@@ -30,13 +30,20 @@ use crate::spec::sysctl;
 ///
 /// [`PlanError`], whose message starts with the field at fault. The spec must have been validated.
 pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
-    let namespaces = namespaces::of(spec);
+    let mut namespaces = namespaces::of(spec);
+    // Where there are users of its own it belongs to them, and is made with them.
+    namespaces.network_later =
+        options.bridged && !namespaces.has(namespaces::USER) && !namespaces.two_generations();
     if options.rootless && !namespaces.has(namespaces::USER) {
         return Err(PlanError::UserNamespaceNeeded);
     }
     process::need_selinux("linux.mountLabel", &spec.linux.mount_label, options)?;
     let outside = outside(spec, &namespaces);
-    let mut steps = vec![Step::Session];
+    let mut steps = Vec::new();
+    if namespaces.network_later {
+        steps.push(Step::NetworkNamespace);
+    }
+    steps.push(Step::Session);
     if !outside.is_empty() || namespaces.mapping.is_some() || options.placed_later {
         steps.push(Step::Await(Barrier::Outside));
     }
@@ -119,7 +126,8 @@ fn first(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Vec<Step> {
     if !options.no_new_keyring {
         steps.push(Step::Keyring(format!("_ses.{}", options.id)));
     }
-    if namespaces.new & namespaces::NETWORK != 0 {
+    // Who puts a link into it sees to this too.
+    if namespaces.new & namespaces::NETWORK != 0 && !namespaces.network_later {
         steps.push(Step::Loopback);
     }
     steps

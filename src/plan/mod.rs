@@ -64,6 +64,8 @@ pub struct Options {
     pub selinux: bool,
     /// The writable layer above the root filesystem.
     pub layer: Option<Layer>,
+    /// Whether a link is put into its network namespace while it is made.
+    pub bridged: bool,
     /// The owner of the root filesystem's own directory, outside; it decides whether owners of the layers are mapped.
     pub root_owner: u32,
 }

@@ -52,6 +52,8 @@ pub fn name(kind: u64) -> &'static str {
 pub struct Namespaces {
     /// `CLONE_NEW*` bits of those that are made.
     pub new: u64,
+    /// Whether the process makes that of its network itself, while who made the process does what that is not needed for.
+    pub network_later: bool,
     /// Those that are joined, the user namespace first.
     pub join: Vec<Join>,
     /// Whose numbers the inside sees as which, when a user namespace is made.

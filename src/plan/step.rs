@@ -36,6 +36,8 @@ pub enum Step {
     IpcNamespace,
     /// Leave the cgroup namespace for one that begins at the present cgroup.
     CgroupNamespace,
+    /// Make a network namespace, and say so to whoever is about to put a link into it.
+    NetworkNamespace,
     /// Join a session keyring of this name.
     Keyring(String),
     /// Bring the loopback interface up.
@@ -447,6 +449,7 @@ impl Step {
             Self::OomScore(score) => write!(f, "set oom_score_adj to {score}"),
             Self::BecomeRoot => f.write_str("become root of the user namespace"),
             Self::IpcNamespace => f.write_str("make an ipc namespace"),
+            Self::NetworkNamespace => f.write_str("make a network namespace"),
             Self::CgroupNamespace => f.write_str("make a cgroup namespace"),
             Self::Keyring(name) => write!(f, "join session keyring {name}"),
             Self::Loopback => f.write_str("bring up lo"),

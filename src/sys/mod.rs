@@ -5,6 +5,7 @@ pub mod clone;
 pub mod ending;
 pub mod identity;
 pub mod inherited;
+pub mod interface;
 pub mod kvm;
 pub mod mapping;
 pub mod mount;

@@ -53,13 +53,15 @@ pub struct Leaving {
     thread: Remains,
 }
 
-/// Begins to take away the interface of this number, in this process's network.
+/// Begins to take away the interface of this name, in this process's network: by its number, which nobody else will ever
+/// have; the name may be given again meanwhile.
 ///
 /// # Errors
 ///
-/// The kernel's reason for not being asked.
-pub fn begin(index: u32) -> Result<Leaving> {
+/// `ENODEV` when there is none; else the kernel's reason for not being asked.
+pub fn begin(name: &str) -> Result<Leaving> {
     let socket = Arc::new(route::listening(LINKS)?);
+    let index = rustix::net::netdevice::name_to_index(&*socket, name)?;
     let (answered, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let sender = Arc::clone(&socket);
     let bytes = route::bytes_of(order(index));

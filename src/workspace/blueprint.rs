@@ -163,6 +163,7 @@ impl Blueprint {
         let cgroup = cgroup(wish, &limited, &host, rootless)?;
         options.cgroup = cgroup.place.directory();
         options.placed_later = matches!(cgroup.place, Place::Scope { .. });
+        options.bridged = wiring::asked_for(&asked).is_some();
         let plan = match &machine {
             Some(machine) => machine.plan.plan.clone(),
             None => plan::build(&spec, &options)?,

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use rustix::fs::FileType;
 
 use crate::backend::Attendant;
+use crate::backend::BackendError;
 use crate::backend::Handle;
 use crate::backend::Made;
 use crate::backend::Supplies;
@@ -443,14 +444,18 @@ impl Maker<'_> {
 }
 
 impl Attendant for Maker<'_> {
-    fn born(&mut self, process: Handle) -> anyhow::Result<()> {
+    fn born(
+        &mut self,
+        process: Handle,
+        network: &mut dyn FnMut() -> Result<(), BackendError>,
+    ) -> anyhow::Result<()> {
         let limits = &self.blueprint.cgroup.limits;
         if let Some(remark) = self.enclosure.filter_devices(limits)? {
             self.report.warning(&remark);
         }
         match self.network {
             // It is at its barrier before that is done, and waits for us.
-            Some(network) => wiring::attach(self.home, network, process.pid, self.report),
+            Some(plan) => wiring::attach(self.home, plan, process.pid, network, self.report),
             None => self.draft_state(process),
         }
     }

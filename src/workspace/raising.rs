@@ -241,12 +241,12 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
     ) -> Result<(), WorkspaceError> {
-        self.release(exit, report, &mut Remains::default(), Held::default())?;
+        self.release(exit, report, &mut Remains::default(), &mut Held::default())?;
         self.note_settled()
     }
 
     /// As [`Workspace::settle`], for who knows soon what becomes of it then: [`Workspace::note_settled`] or
-    /// [`Workspace::erase`]. The mounts that were `held` are gone after it.
+    /// [`Workspace::erase`]. The mounts that were `held` are gone when that is dropped.
     ///
     /// # Errors
     ///
@@ -256,7 +256,7 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
         remains: &mut Remains,
-        held: Held,
+        held: &mut Held,
     ) -> Result<(), WorkspaceError> {
         self.lock()?;
         let released = self.release_locked(exit, report, remains, held);
@@ -269,7 +269,7 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
         remains: &mut Remains,
-        held: Held,
+        held: &mut Held,
     ) -> Result<(), WorkspaceError> {
         if let Some(exit) = exit {
             self.home.write(store::EXIT, &serde_json::to_vec(&exit)?)?;
@@ -311,7 +311,7 @@ impl Workspace {
     }
 
     fn give_back(&mut self, report: &dyn Report) -> Result<(), WorkspaceError> {
-        self.release_locked(None, report, &mut Remains::default(), Held::default())?;
+        self.release_locked(None, report, &mut Remains::default(), &mut Held::default())?;
         self.note_settled_locked()
     }
 

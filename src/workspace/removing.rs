@@ -255,7 +255,7 @@ pub(super) fn remove(
     report: &dyn Report,
 ) -> Vec<WorkspaceError> {
     let mut remains = Remains::default();
-    let mut errors = release(&home, record, report, &mut remains, Held::default());
+    let mut errors = release(&home, record, report, &mut remains, &mut Held::default());
     if !errors.is_empty() {
         return errors;
     }
@@ -265,13 +265,13 @@ pub(super) fn remove(
 }
 
 /// Ends every process and gives back what the host lent for them; the directory stays. What the kernel still takes apart
-/// is among `remains`; the mounts that this process has `held` end while the kernel is at that.
+/// is among `remains`; the mounts that this process has `held` have ended, or end before that is dropped.
 pub(super) fn release(
     home: &Home,
     record: Option<&Record>,
     report: &dyn Report,
     remains: &mut Remains,
-    mut held: Held,
+    held: &mut Held,
 ) -> Vec<WorkspaceError> {
     let mut errors = Vec::new();
     let watch = record.and_then(|record| LastWatch::begin(home, record));
@@ -288,11 +288,13 @@ pub(super) fn release(
         watch.end(home, enclosure, report);
     }
     errors.extend(enclosure.and_then(|enclosure| remove_cgroup(home, record, enclosure).err()));
-    held.unmount();
     if let Some(leaving) = leaving {
+        held.unmount();
         wiring::forget_files(home);
         // What failed here is met, and told, by the next.
         leaving.finish(remains).unwrap_or_default();
+    } else {
+        held.begin_to_unmount();
     }
     let detached = wiring::detach(home, record, remains);
     errors.extend(detached.err().map(WorkspaceError::from));
@@ -337,9 +339,10 @@ impl<'a> LastWatch<'a> {
             record,
             runs: init.goes_on(),
             interfaces: interfaces::counted(home.path(), record),
-            machine: Enclosure::open(&record.place)
-                .ok()
-                .and_then(|enclosure| inside::counted(home, record, &enclosure)),
+            machine: record.machine.and_then(|_| {
+                let enclosure = Enclosure::open(&record.place).ok()?;
+                inside::counted(home, record, &enclosure)
+            }),
         })
     }
 

@@ -11,6 +11,7 @@ use std::path::Path;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
+use crate::backend::BackendError;
 use crate::host::uplink;
 use crate::network;
 use crate::network::Attached;
@@ -136,14 +137,18 @@ fn carried(bridged: &Bridged, places: &StateRoot) -> Result<Option<Capacity>, Wo
     capacity(&places.host, &bridged.bridge, reserved)
 }
 
-/// Connects the workspace whose first process is `pid`, and tells its programs of it.
+/// Connects the workspace whose first process is `pid`, when its `network` namespace stands, and tells its programs of it.
 pub(super) fn attach(
     home: &Home,
     plan: &NetworkPlan,
     pid: i32,
+    network: &mut dyn FnMut() -> Result<(), BackendError>,
     report: &dyn Report,
 ) -> anyhow::Result<()> {
-    let attached = network::attach(plan, &places_of(home), pid)?;
+    let places = places_of(home);
+    let prepared = network::prepare(plan, &places)?;
+    network()?;
+    let attached = prepared.connect(pid)?;
     for remark in &attached.remarks {
         report.warning(remark);
     }

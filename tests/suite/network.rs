@@ -16,8 +16,13 @@ use std::sync::atomic::AtomicU16;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bulkhead::network;
+use bulkhead::network::Attached;
+use bulkhead::network::NetworkError;
+use bulkhead::network::Places;
 use bulkhead::plan::network::Link;
 use bulkhead::plan::network::Names;
+use bulkhead::plan::network::NetworkPlan;
 use serde_json::Value;
 
 use crate::support::bundle::Bundle;
@@ -50,6 +55,11 @@ fn bridged(script: &str, network: &str, more: &[(&str, &str)]) -> Bundle {
             set.push("CAP_NET_RAW".into());
         }
     })
+}
+
+/// Connects the network namespace of a process, as a workspace's maker does.
+fn attach(plan: &NetworkPlan, places: &Places, pid: i32) -> Result<Attached, NetworkError> {
+    network::prepare(plan, places)?.connect(pid)
 }
 
 /// A workspace that runs; its bundle goes with this value, the workspace with its home.

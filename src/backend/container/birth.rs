@@ -83,21 +83,13 @@ pub(super) fn create(
         clone::spawn(birth, || child.run()).map_err(BackendError::kernel("make the process"))?
     };
     let Spawned { pid, pidfd } = born;
-    let handle = Handle::of(pid);
     let dialogue = Dialogue {
         steps: &plan.steps,
         channel: here.as_fd(),
         process: pidfd.as_fd(),
         pid,
     };
-    // A process that has failed by itself is why nobody could attend to it.
-    let built = handle.and_then(|handle| {
-        attendant
-            .born(handle)
-            .map_err(|error| dialogue.reason(BackendError::Attendant(error)))?;
-        build(plan, &dialogue, attendant).map(|()| handle)
-    });
-    match built {
+    match attend(plan, &dialogue, attendant) {
         Ok(handle) => Ok(Made {
             handle,
             process: pidfd,
@@ -110,7 +102,23 @@ pub(super) fn create(
     }
 }
 
-/// Attends to the process until it waits for its start.
+/// Attends to the process until it waits for its start; one that has failed by itself is why nobody could.
+fn attend(
+    plan: &Plan,
+    dialogue: &Dialogue<'_>,
+    attendant: &mut dyn Attendant,
+) -> Result<Handle, BackendError> {
+    let handle = Handle::of(dialogue.pid)?;
+    attendant
+        .born(handle, &mut || until_network(plan, dialogue))
+        .map_err(|error| {
+            let own = error.downcast::<BackendError>();
+            dialogue.reason(own.unwrap_or_else(BackendError::Attendant))
+        })?;
+    build(plan, dialogue, attendant).map(|()| handle)
+}
+
+/// Answers the process until it waits for its start.
 fn build(
     plan: &Plan,
     dialogue: &Dialogue<'_>,
@@ -143,15 +151,27 @@ fn build(
     }
 }
 
-/// The namespaces that `clone3(2)` makes; the cgroup namespace is made later by the process itself, because it
-/// would begin at the cgroup of the caller; so may the ipc namespace, whose filesystem would belong to the caller.
-fn at_birth(wanted: &Namespaces) -> u64 {
-    let ipc = if wanted.ipc_later() {
-        namespaces::IPC
+/// Waits until the network namespace of the process stands, where it makes that itself.
+fn until_network(plan: &Plan, dialogue: &Dialogue<'_>) -> Result<(), BackendError> {
+    if plan.namespaces.network_later {
+        dialogue.until_network()
     } else {
-        0
-    };
-    wanted.new & !(namespaces::CGROUP | namespaces::TIME | ipc)
+        Ok(())
+    }
+}
+
+/// The namespaces that `clone3(2)` makes; the cgroup namespace is made later by the process itself, because it
+/// would begin at the cgroup of the caller; so may the ipc namespace, whose filesystem would belong to the caller, and that
+/// of the network, which takes longer than all others together.
+fn at_birth(wanted: &Namespaces) -> u64 {
+    let mut later = namespaces::CGROUP | namespaces::TIME;
+    if wanted.ipc_later() {
+        later |= namespaces::IPC;
+    }
+    if wanted.network_later {
+        later |= namespaces::NETWORK;
+    }
+    wanted.new & !later
 }
 
 /// Whether the user namespace is the first generation's already: it then makes the time namespace inside.

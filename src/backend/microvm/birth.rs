@@ -143,7 +143,7 @@ fn attend(
         process: born.pidfd.as_fd(),
         pid: born.pid,
     };
-    let ready = attendant.born(handle);
+    let ready = attendant.born(handle, &mut || Ok(()));
     ready.map_err(|error| dialogue.reason(BackendError::Attendant(error)))?;
     build(&dialogue, attendant).map(|()| handle)
 }

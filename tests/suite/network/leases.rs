@@ -13,6 +13,7 @@ use bulkhead::sys::vanish::Remains;
 use super::Bare;
 use super::Runs;
 use super::addresses;
+use super::attach;
 use super::bridged;
 use super::left;
 use super::port;
@@ -119,7 +120,7 @@ fn a_hundred_on_one_bridge_come_and_go_and_nothing_is_left() {
     let bare: Vec<Bare> = ids.iter().map(|_| Bare::new()).collect();
     let mut seen = BTreeSet::new();
     for (id, bare) in ids.iter().zip(&bare) {
-        let attached = network::attach(&plan(&home, id, "many"), &places(&home), bare.pid());
+        let attached = attach(&plan(&home, id, "many"), &places(&home), bare.pid());
         seen.extend(attached.unwrap().addresses);
     }
     assert_eq!(
@@ -143,7 +144,7 @@ fn counters_are_those_of_the_workspace() {
     let home = Home::new();
     let bare = Bare::new();
     let plan = plan(&home, &home.id(), "counted");
-    let attached = network::attach(&plan, &places(&home), bare.pid()).unwrap();
+    let attached = attach(&plan, &places(&home), bare.pid()).unwrap();
     let before = network::counters(&plan.link).unwrap();
     let to = attached.addresses[0].to_string();
     let ping = std::process::Command::new("busybox")
@@ -174,7 +175,7 @@ fn what_an_earlier_uptime_left_is_void_and_collected() {
     let places = places(&home);
     let bare = [Bare::new(), Bare::new()];
     let dead = plan(&home, &home.id(), "net");
-    network::attach(&dead, &places, bare[0].pid()).unwrap();
+    attach(&dead, &places, bare[0].pid()).unwrap();
     let file = places.leases.join("net.json");
     let text = std::fs::read_to_string(&file).unwrap();
     let now = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
@@ -187,7 +188,7 @@ fn what_an_earlier_uptime_left_is_void_and_collected() {
     }
     // A new one finds the network as it was, and makes what is gone.
     let next = plan(&home, &home.id(), "net");
-    network::attach(&next, &places, bare[1].pid()).unwrap();
+    attach(&next, &places, bare[1].pid()).unwrap();
     let leases = network::inspect("net", &places).unwrap().leases;
     assert_eq!(leases.keys().collect::<Vec<_>>(), [&next.id]);
     let gone = network::collect(&places, &BTreeSet::new()).unwrap();
@@ -206,7 +207,7 @@ fn collecting_spares_those_who_live() {
     let bare = [Bare::new(), Bare::new()];
     let plans = [(); 2].map(|()| plan(&home, &home.id(), "net"));
     for (plan, bare) in plans.iter().zip(&bare) {
-        network::attach(plan, &places, bare.pid()).unwrap();
+        attach(plan, &places, bare.pid()).unwrap();
     }
     let live = BTreeSet::from([plans[0].id.clone()]);
     network::collect(&places, &live).unwrap();

@@ -15,6 +15,7 @@ use bulkhead::plan::network::Rate;
 use bulkhead::sys::vanish::Remains;
 
 use super::Bare;
+use super::attach;
 use super::bridged;
 use super::left;
 use crate::need;
@@ -57,7 +58,7 @@ fn member(home: &Home, inward: Rate, outward: Rate, capacity: Option<Capacity>) 
     let mut plan = NetworkPlan::of(&bridged, &id, &id, &home.root());
     plan.capacity = capacity;
     let bare = Bare::new();
-    let attached = network::attach(&plan, &places(home), bare.pid()).unwrap();
+    let attached = attach(&plan, &places(home), bare.pid()).unwrap();
     Member {
         bare,
         plan,
