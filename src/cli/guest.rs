@@ -82,10 +82,11 @@ struct Shown {
 
 /// Runs `guest`.
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
-    let guests = Guests::new(&session.store()?.places().data);
+    let store = session.store()?;
     match &args.action {
-        Action::Ls { format } => list(&guests, format)?,
+        Action::Ls { format } => list(&store.places().guests(), format)?,
         Action::Inspect { name } => {
+            let guests = store.places().guests();
             let found = match name {
                 Some(name) => guests.find(name),
                 None => guests.usual(),
@@ -94,11 +95,11 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
             table::print((serde_json::to_string_pretty(&shown)? + "\n").as_bytes())?;
         }
         Action::Add(adding) => {
-            let added = add(&guests, adding);
+            let added = add(&Guests::new(&store.places().data), adding);
             added.with_context(|| format!("cannot add guest {}", adding.name))?;
         }
         Action::Rm { name } => {
-            let removed = guests.remove(name);
+            let removed = Guests::new(&store.places().data).remove(name);
             removed.with_context(|| format!("cannot remove guest {name}"))?;
         }
     }

@@ -99,7 +99,7 @@ pub struct New<'a> {
 }
 
 /// The guests of a host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guests {
     home: PathBuf,
 }
@@ -111,6 +111,13 @@ impl Guests {
         Self {
             home: data.join("guests"),
         }
+    }
+
+    /// Whether there is nothing in the directory, or no directory.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let entries = std::fs::read_dir(&self.home);
+        entries.map_or(true, |mut entries| entries.next().is_none())
     }
 
     /// All of them, by name.

@@ -7,7 +7,6 @@ use crate::backend::microvm::vmm::config::Discovery;
 use crate::guest;
 use crate::guest::Guest;
 use crate::guest::GuestError;
-use crate::guest::Guests;
 use crate::host::machines::Machines;
 use crate::plan::machine::KernelChoice;
 use crate::workspace::error::WorkspaceError;
@@ -23,7 +22,7 @@ pub(super) fn boot(choice: &KernelChoice, places: &StateRoot) -> Result<Boot, Wo
     if let Some(words) = Machines::look().refusal() {
         return Err(WorkspaceError::NoMachine(words));
     }
-    let guests = Guests::new(&places.data);
+    let guests = places.guests();
     let refused = |error: GuestError| WorkspaceError::NoMachine(error.to_string());
     let named = match &choice.path {
         Some(path) => {

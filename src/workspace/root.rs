@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::guest::Guests;
+
 /// Where root keeps it.
 const SYSTEM: &str = "/run/bulkhead";
 /// Where root keeps what outlives the host's uptime.
@@ -114,6 +116,21 @@ impl StateRoot {
         }
     }
 
+    /// Where the guests are that its machines boot: its own, or if it has none those of the host. Callers that name a root
+    /// of their own (containerd, Docker) know nothing of guests.
+    #[must_use]
+    pub fn guests(&self) -> Guests {
+        self.guests_or(&Self::default_in(&Surroundings::found(), None))
+    }
+
+    fn guests_or(&self, usual: &Self) -> Guests {
+        let own = Guests::new(&self.data);
+        match own.is_empty() {
+            true => Guests::new(&usual.data),
+            false => own,
+        }
+    }
+
     /// A file or directory that belongs to all workspaces of this root. No workspace can have a name with `@` in it.
     #[must_use]
     pub fn shared(&self, name: &str) -> PathBuf {
@@ -170,6 +187,19 @@ mod tests {
             data_directory: None,
         };
         StateRoot::default_in(&around, None).path
+    }
+
+    #[test]
+    fn a_root_without_guests_of_its_own_has_those_of_the_host() {
+        let home = tempfile::tempdir().unwrap();
+        let [own, usual] =
+            ["own", "usual"].map(|name| StateRoot::named(&home.path().join(name)).unwrap());
+        let is_of = |root: &StateRoot| own.guests_or(&usual) == Guests::new(&root.data);
+        assert!(is_of(&usual));
+        std::fs::create_dir_all(own.data.join("guests")).unwrap();
+        assert!(is_of(&usual));
+        std::fs::create_dir(own.data.join("guests/slim")).unwrap();
+        assert!(is_of(&own));
     }
 
     #[test]
