@@ -7,7 +7,6 @@ use std::thread::JoinHandle;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
-use crate::spec::asked::Asked;
 use crate::workspace::found::Workspace;
 use crate::workspace::wiring;
 
@@ -25,8 +24,8 @@ impl Workspace {
     /// Holds the namespaces of a workspace that runs; nothing of one that has ended.
     #[must_use]
     pub fn hold(&self) -> Held {
-        let asked = Asked::of(&self.record.annotations).unwrap_or_default();
-        let network = wiring::asked_for(&asked).and_then(|_| self.namespace("net"));
+        let wired = wiring::is_wired(&self.record);
+        let network = wired.then(|| self.namespace("net")).flatten();
         let held = Held {
             _network: network,
             mounts: self.namespace("mnt"),

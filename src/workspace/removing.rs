@@ -277,7 +277,12 @@ pub(super) fn release(
     let watch = record.and_then(|record| LastWatch::begin(home, record));
     // What went through the link has been counted; so the kernel works at that beside us.
     let ended = watch.as_ref().filter(|watch| !watch.runs);
-    let leaving = ended.and_then(|watch| wiring::begin_to_detach(home, watch.record));
+    let wired = ended.filter(|watch| wiring::is_wired(watch.record));
+    match wired {
+        Some(_) => held.unmount(),
+        None => held.begin_to_unmount(),
+    }
+    let leaving = wired.and_then(|watch| wiring::begin_to_detach(home, &watch.record.id));
     let found = enclosure_of(home, record);
     let enclosure = found.unwrap_or_else(|error| {
         errors.push(error);
@@ -289,12 +294,9 @@ pub(super) fn release(
     }
     errors.extend(enclosure.and_then(|enclosure| remove_cgroup(home, record, enclosure).err()));
     if let Some(leaving) = leaving {
-        held.unmount();
         wiring::forget_files(home);
         // What failed here is met, and told, by the next.
         leaving.finish(remains).unwrap_or_default();
-    } else {
-        held.begin_to_unmount();
     }
     let detached = wiring::detach(home, record, remains);
     errors.extend(detached.err().map(WorkspaceError::from));

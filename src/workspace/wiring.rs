@@ -24,6 +24,7 @@ use crate::spec::Spec;
 use crate::spec::asked::Asked;
 use crate::spec::asked::Bridged;
 use crate::spec::asked::Network;
+use crate::spec::id::ContainerId;
 use crate::spec::mounts::Mount;
 use crate::sys::Errno;
 use crate::sys::tree;
@@ -156,11 +157,14 @@ pub(super) fn attach(
     Ok(())
 }
 
+/// Whether a workspace is on a bridge.
+pub(super) fn is_wired(record: &Record) -> bool {
+    Asked::of(&record.annotations).is_ok_and(|asked| asked_for(&asked).is_some())
+}
+
 /// Begins to undo it, for one whose first process has ended; [`detach`] does the rest, and tells what failed.
-pub(super) fn begin_to_detach(home: &Home, record: &Record) -> Option<Leaving> {
-    let asked = Asked::of(&record.annotations).ok()?;
-    asked_for(&asked)?;
-    network::begin_to_detach(record.id.as_str(), &places_of(home))
+pub(super) fn begin_to_detach(home: &Home, id: &ContainerId) -> Option<Leaving> {
+    network::begin_to_detach(id.as_str(), &places_of(home))
 }
 
 /// Removes the files of one that has ended, which nobody reads any more. What cannot be removed goes with its directory.
