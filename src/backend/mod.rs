@@ -10,6 +10,7 @@ mod lift;
 mod mapping;
 pub mod microvm;
 
+use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
@@ -34,14 +35,23 @@ pub struct Handle {
     pub pid: i32,
     /// When it was started, in clock ticks since boot: the number alone may be somebody else's by now.
     pub start_time: u64,
+    /// What no other process has in this uptime, where the kernel tells ([`process::identity`]).
+    #[serde(default)]
+    pub identity: Option<u64>,
 }
 
 impl Handle {
     /// That of a child whose remains nobody has collected.
-    pub(crate) fn of(pid: i32) -> Result<Self, BackendError> {
+    pub(crate) fn of(pid: i32, process: BorrowedFd<'_>) -> Result<Self, BackendError> {
         let start_time = process::start_time(pid)
             .map_err(BackendError::kernel("read the process's start time"))?;
-        Ok(Self { pid, start_time })
+        let identity = process::identity(process)
+            .map_err(BackendError::kernel("look at the process's handle"))?;
+        Ok(Self {
+            pid,
+            start_time,
+            identity,
+        })
     }
 }
 
@@ -118,7 +128,7 @@ impl Made {
     /// remains away.
     pub(crate) fn of(born: Spawned, channel: OwnedFd) -> Result<Self, BackendError> {
         Ok(Self {
-            handle: Handle::of(born.pid)?,
+            handle: Handle::of(born.pid, born.pidfd.as_fd())?,
             process: born.pidfd,
             channel,
         })

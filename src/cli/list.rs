@@ -67,7 +67,11 @@ type Found = Result<(u32, Document), WorkspaceError>;
 
 /// Reads all of them, in their order; where there are many, on every processor, since each is for itself.
 fn read_all(store: &Store, ids: &[ContainerId]) -> Vec<Found> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    // How many there are is asked of the cgroups too, which takes a dozen calls.
+    let processors = match ids.len() > WORTH_A_THREAD {
+        true => std::thread::available_parallelism().map_or(1, usize::from),
+        false => 1,
+    };
     let share = ids.len().div_ceil(processors).max(WORTH_A_THREAD);
     let (own, others) = ids.split_at(share.min(ids.len()));
     let read = |ids: &[ContainerId]| ids.iter().map(|id| document(store, id)).collect();

@@ -139,6 +139,24 @@ pub fn open(pid: i32) -> Result<OwnedFd> {
     rustix::process::pidfd_open(pid, PidfdFlags::empty())
 }
 
+/// `PIDFS_MAGIC`: the file system that handles to processes belong to (Linux 6.9).
+const HANDLES: i64 = 0x5049_4446;
+
+/// The number that a handle to this process has and no other ever will in this uptime; none from a kernel where all
+/// handles have the same.
+///
+/// # Errors
+///
+/// Fails as `fstat(2)` does.
+pub fn identity(process: impl AsFd) -> Result<Option<u64>> {
+    let place = rustix::fs::fstatfs(&process)?;
+    // The width of the number is that of the architecture.
+    #[expect(clippy::useless_conversion, reason = "not on all architectures")]
+    let known = i64::from(place.f_type) == HANDLES;
+    let number = rustix::fs::fstat(&process)?.st_ino;
+    Ok(known.then_some(number))
+}
+
 /// Sends a signal by its number, real-time signals included.
 ///
 /// # Errors

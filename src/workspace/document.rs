@@ -82,6 +82,7 @@ mod tests {
             pid: 1,
             start_time: 2,
             boot: "b".to_owned(),
+            identity: None,
         };
         let mut record = Record::new(
             "web-1".parse().unwrap(),
@@ -95,6 +96,7 @@ mod tests {
             pid: 42,
             start_time: 3,
             boot: "b".to_owned(),
+            identity: None,
         });
         let text = serde_json::to_string_pretty(&Document::new(&record, Status::Running)).unwrap();
         let expected = r#"{

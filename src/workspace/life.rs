@@ -3,10 +3,12 @@
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::backend::Handle;
 use crate::sys::Errno;
 use crate::sys::process;
 use crate::sys::pseudo;
@@ -21,6 +23,10 @@ pub struct Life {
     pub start_time: u64,
     /// The kernel's id of that uptime.
     pub boot: String,
+    /// What its handles alone have in that uptime, where the kernel tells ([`process::identity`]): it is found out sooner than
+    /// when a process was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<u64>,
 }
 
 impl Life {
@@ -30,19 +36,24 @@ impl Life {
     ///
     /// `ESRCH` when it stands for none.
     pub fn of(pid: i32) -> Result<Self, Errno> {
-        Self::begun(pid, process::start_time(pid)?)
+        Self::begun(Handle {
+            pid,
+            start_time: process::start_time(pid)?,
+            identity: None,
+        })
     }
 
-    /// The life in this uptime that is known to have begun then.
+    /// The life in this uptime that is known by this.
     ///
     /// # Errors
     ///
     /// As [`boot_id`].
-    pub fn begun(pid: i32, start_time: u64) -> Result<Self, Errno> {
+    pub fn begun(known: Handle) -> Result<Self, Errno> {
         Ok(Self {
-            pid,
-            start_time,
+            pid: known.pid,
+            start_time: known.start_time,
             boot: boot_id()?,
+            identity: known.identity,
         })
     }
 
@@ -60,6 +71,7 @@ impl Life {
             pid: words.next()?.parse().ok()?,
             start_time: words.next()?.parse().ok()?,
             boot: words.next()?.to_owned(),
+            identity: None,
         })
     }
 
@@ -69,6 +81,11 @@ impl Life {
     ///
     /// Fails when the kernel does not tell: for want of descriptors, say.
     pub fn lives(&self) -> Result<bool, Errno> {
+        if let Some(identity) = self.identity {
+            let found = self.handle(identity)?;
+            let ended = found.map(|pidfd| process::ended_within(pidfd, Some(Duration::ZERO)));
+            return Ok(!ended.transpose()?.unwrap_or(true));
+        }
         let stat = self.stat()?;
         Ok(stat.is_some_and(|stat| !matches!(stat.state, 'Z' | 'X')))
     }
@@ -87,6 +104,9 @@ impl Life {
     ///
     /// As [`Life::lives`].
     pub fn open(&self) -> Result<Option<OwnedFd>, Errno> {
+        if let Some(identity) = self.identity {
+            return self.handle(identity);
+        }
         let opened = process::open(self.pid);
         if self.stat()?.is_none() {
             return Ok(None);
@@ -108,6 +128,19 @@ impl Life {
             return Err(Errno::SRCH);
         }
         process::signal(pidfd.as_fd(), number)
+    }
+
+    /// A handle with this identity; nothing when the number is nobody's any more, or that of somebody else or of a thread.
+    fn handle(&self, identity: u64) -> Result<Option<OwnedFd>, Errno> {
+        if self.boot != boot_id()? {
+            return Ok(None);
+        }
+        let pidfd = match process::open(self.pid) {
+            Err(Errno::SRCH | Errno::NOENT | Errno::INVAL) => return Ok(None),
+            opened => opened?,
+        };
+        let same = rustix::fs::fstat(&pidfd)?.st_ino == identity;
+        Ok(same.then_some(pidfd))
     }
 
     fn stat(&self) -> Result<Option<process::Stat>, Errno> {
@@ -142,7 +175,12 @@ pub fn boot_id() -> Result<String, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::thread::NanosleepRelativeResult;
+    use rustix::thread::Timespec;
+
     use super::*;
+    use crate::sys::clone;
+    use crate::sys::clone::Birth;
 
     fn own() -> Life {
         Life::of(i32::try_from(std::process::id()).unwrap()).unwrap()
@@ -178,5 +216,52 @@ mod tests {
             ..own()
         };
         assert!(!forged.goes_on());
+    }
+
+    /// By what its handles have, where this kernel tells.
+    fn known(pid: i32) -> Option<Life> {
+        let identity = process::identity(process::open(pid).unwrap()).unwrap()?;
+        Some(Life {
+            identity: Some(identity),
+            ..Life::of(pid).unwrap()
+        })
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_handles_until_it_ends() {
+        let child = clone::spawn(Birth::default(), || {
+            let long = Timespec {
+                tv_sec: 1000,
+                tv_nsec: 0,
+            };
+            i32::from(matches!(
+                rustix::thread::nanosleep(&long),
+                NanosleepRelativeResult::Ok
+            ))
+        });
+        let child = child.unwrap();
+        let Some(life) = known(child.pid) else {
+            process::end(child.pidfd.as_fd());
+            return;
+        };
+        assert!(life.goes_on());
+        let forged = Life {
+            identity: life.identity.map(|number| number + 1),
+            ..life.clone()
+        };
+        assert!(!forged.goes_on());
+        assert!(forged.open().unwrap().is_none());
+        let earlier = Life {
+            boot: "another".to_owned(),
+            ..life.clone()
+        };
+        assert!(!earlier.goes_on());
+        life.signal(9).unwrap();
+        process::ended_within(&child.pidfd, None).unwrap();
+        // Nobody has collected its remains.
+        assert!(!life.goes_on());
+        assert!(life.open().unwrap().is_some());
+        process::wait(child.pidfd.as_fd()).unwrap();
+        assert!(life.open().unwrap().is_none());
     }
 }

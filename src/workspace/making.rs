@@ -304,7 +304,7 @@ pub(super) fn erect(
     let made = backend.create(&blueprint.plan, supplies, &mut attendant);
     let drafted = attendant.drafted.take();
     let made = made.map_err(|error| shortage::explain(&enclosure, error.into()))?;
-    let init = Life::begun(made.handle.pid, made.handle.start_time);
+    let init = Life::begun(made.handle);
     record.init = Some(init.map_err(WorkspaceError::probe)?);
     if let Some(class) = &record.rdt {
         rdt::enter(class, made.handle.pid)?;
@@ -435,7 +435,7 @@ impl Maker<'_> {
     /// Writes the record that will be put in place when the process stands, which is most of the work.
     fn draft_state(&mut self, process: Handle) -> anyhow::Result<()> {
         let mut record = self.record.clone();
-        record.init = Some(Life::begun(process.pid, process.start_time)?);
+        record.init = Some(Life::begun(process)?);
         let bytes = record.to_bytes()?;
         self.home.draft(store::STATE, &bytes)?;
         self.drafted = Some(bytes);

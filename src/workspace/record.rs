@@ -171,6 +171,7 @@ mod tests {
             pid: 1,
             start_time: 2,
             boot: "b".to_owned(),
+            identity: None,
         };
         Record::new("a".parse().unwrap(), "/b".into(), "/b/rootfs".into(), maker)
     }

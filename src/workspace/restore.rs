@@ -175,11 +175,8 @@ impl Back<'_> {
         let restored = self.run(record, &mut enclosure)?;
         // It may have died since; then the number is nobody's.
         let process = process::open(restored.0).map_err(WorkspaceError::probe)?;
-        let life = Life::of(restored.0).map_err(WorkspaceError::probe)?;
-        let handle = Handle {
-            pid: life.pid,
-            start_time: life.start_time,
-        };
+        let handle = Handle::of(restored.0, process.as_fd())?;
+        let life = Life::begun(handle).map_err(WorkspaceError::probe)?;
         if record.place == Place::Nowhere {
             self.home.note(store::INIT, life.text().as_ref())?;
         }

@@ -108,7 +108,7 @@ fn attend(
     dialogue: &Dialogue<'_>,
     attendant: &mut dyn Attendant,
 ) -> Result<Handle, BackendError> {
-    let handle = Handle::of(dialogue.pid)?;
+    let handle = Handle::of(dialogue.pid, dialogue.process)?;
     attendant
         .born(handle, &mut || until_network(plan, dialogue))
         .map_err(|error| {

@@ -133,7 +133,7 @@ fn attend(
     born: &Spawned,
     attendant: &mut dyn Attendant,
 ) -> std::result::Result<Handle, BackendError> {
-    let handle = Handle::of(born.pid)?;
+    let handle = Handle::of(born.pid, born.pidfd.as_fd())?;
     let steps = wall
         .machine
         .map(|machine| machine.plan.plan.steps.as_slice());
