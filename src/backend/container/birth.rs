@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
+use rustix::time::Timespec;
 
 use super::outside;
 use super::second;
@@ -40,6 +41,12 @@ use crate::sys::clone::Birth;
 use crate::sys::clone::Spawned;
 use crate::sys::namespace;
 use crate::sys::process;
+
+/// How long a process may take to make its network namespace.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 8,
+    tv_nsec: 0,
+};
 
 /// A namespace to join, opened while its path still meant what the caller meant.
 pub(super) struct Open {
@@ -154,7 +161,7 @@ fn build(
 /// Waits until the network namespace of the process stands, where it makes that itself.
 fn until_network(plan: &Plan, dialogue: &Dialogue<'_>) -> Result<(), BackendError> {
     if plan.namespaces.network_later {
-        dialogue.until_network()
+        dialogue.until_network(&PATIENCE)
     } else {
         Ok(())
     }
