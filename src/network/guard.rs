@@ -104,16 +104,11 @@ fn filter(near: u32, program: &OwnedFd) -> netlink_packet_route::tc::TcMessage {
 }
 
 /// The program for a workspace with this hardware address and these addresses.
-///
-/// The kernel's verifier goes both ways from every condition before it takes a program, which takes it several times as long
-/// as an instruction. So what has to hold at once is gathered as bits that are wrong, and there is a condition only where
-/// packets differ in what they have.
 fn program(mac: [u8; 6], addresses: &[IpAddr]) -> Vec<u64> {
     let four = addresses.iter().find_map(|address| match address {
         IpAddr::V4(four) => Some(u32::from(*four)),
         IpAddr::V6(_) => None,
     });
-    let four = four.unwrap_or_default();
     let six = addresses.iter().find_map(|address| match address {
         IpAddr::V6(six) => Some(words(*six)),
         IpAddr::V4(_) => None,
@@ -128,21 +123,22 @@ fn program(mac: [u8; 6], addresses: &[IpAddr]) -> Vec<u64> {
     let mut code = Code::default();
     code.begin();
     code.station(SENDER, station);
-    // A frame that ends before what is asked for next is let through where it does.
-    code.unless_right("drop");
     code.half(PROTOCOL);
     code.if_it_is(0x0800, "ipv4");
+    code.if_it_is(0x0806, "arp");
     code.if_it_is(0x86dd, "ipv6");
-    code.unless_it_is(0x0806, "drop");
+    code.go("drop");
+    code.mark("arp");
     code.station(ARP_STATION, station);
     code.word(ARP_ADDRESS);
     // Who asks whether an address is free has none yet.
-    code.wrong_unless_one_of(&[0, four]);
-    code.go("judge");
+    code.if_it_is(0, "pass");
+    code.if_it_is(four.unwrap_or_default(), "pass");
+    code.go("drop");
     code.mark("ipv4");
     code.word(IPV4_SOURCE);
-    code.wrong_unless_one_of(&[four]);
-    code.go("judge");
+    code.unless_it_is(four.unwrap_or_default(), "drop");
+    code.go("pass");
     code.ipv6(six, local);
     code.end()
 }
@@ -169,143 +165,78 @@ struct Code {
     places: Vec<(&'static str, usize)>,
 }
 
-/// What was loaded last; and at the end what is decided.
-const LOADED: u8 = 0;
-/// For what one question needs.
-const SCRATCH: u8 = 1;
-/// Where loads from the packet look for it.
-const PACKET: u8 = 6;
-/// How what was loaded differs from one address and from another.
-const DIFFERENCES: [u8; 3] = [7, 8, WRONG];
-/// Bits of what is wrong.
-const WRONG: u8 = 9;
-
-/// Opcodes: of a register and a number, and of two registers. Those of 32 bits leave the upper ones 0.
-const ADD: u64 = 0x07;
-const DIFFER: u64 = 0xa4;
-const SHIFT_RIGHT: u64 = 0x77;
-const NEGATE: u64 = 0x87;
-const SET: u64 = 0xb7;
-const COPY: u64 = 0xbf;
-const OR: u64 = 0x4f;
-const AND: u64 = 0x5f;
-const MULTIPLY: u64 = 0x2f;
-const JUMP: u64 = 0x05;
-const JUMP_IF_SET: u64 = 0x55;
-const JUMP_IF_EQUAL: u64 = 0x16;
-const JUMP_IF_OTHER: u64 = 0x56;
-const EXIT: u64 = 0x95;
-
 impl Code {
-    fn put(&mut self, code: u64, to: u8, from: u8, number: u32) {
-        let registers = u64::from(to | (from << 4));
+    fn put(&mut self, code: u64, registers: u64, number: u32) {
         let instruction = code | (registers << 8) | (u64::from(number) << 32);
         self.instructions.push(instruction);
     }
 
+    /// Loads from the packet look for it in the sixth register.
     fn begin(&mut self) {
-        self.put(COPY, PACKET, 1, 0);
+        self.put(0xbf, 0x16, 0);
     }
 
     fn word(&mut self, at: u32) {
-        self.put(0x20, 0, 0, at);
+        self.put(0x20, 0, at);
     }
 
     fn half(&mut self, at: u32) {
-        self.put(0x28, 0, 0, at);
+        self.put(0x28, 0, at);
     }
 
     fn byte(&mut self, at: u32) {
-        self.put(0x30, 0, 0, at);
+        self.put(0x30, 0, at);
     }
 
     fn jump(&mut self, code: u64, register: u8, value: u32, to: &'static str) {
         self.jumps.push((self.instructions.len(), to));
-        self.put(code, register, 0, value);
+        self.put(code, register.into(), value);
     }
 
     fn if_it_is(&mut self, value: u32, to: &'static str) {
-        self.jump(JUMP_IF_EQUAL, LOADED, value, to);
+        self.jump(0x16, 0, value, to);
     }
 
     fn unless_it_is(&mut self, value: u32, to: &'static str) {
-        self.jump(JUMP_IF_OTHER, LOADED, value, to);
-    }
-
-    fn unless_right(&mut self, to: &'static str) {
-        self.jump(JUMP_IF_SET, WRONG, 0, to);
+        self.jump(0x56, 0, value, to);
     }
 
     fn go(&mut self, to: &'static str) {
-        self.jump(JUMP, 0, 0, to);
+        self.jump(0x05, 0, 0, to);
     }
 
     fn mark(&mut self, place: &'static str) {
         self.places.push((place, self.instructions.len()));
     }
 
-    /// Notes in a register of which bits what was loaded differs from this, beside those that were noted before, if it is
-    /// not the `first`.
+    /// Notes in a register of which bits the loaded word differs from this one, beside those that were noted before, if
+    /// it is not the `first`.
     fn differs(&mut self, from: u32, register: u8, first: bool) {
-        // What is taken apart is a copy, so that what was loaded can be compared with others.
-        let copy = if first { register } else { SCRATCH };
-        self.put(COPY, copy, LOADED, 0);
-        if from != 0 {
-            self.put(DIFFER, copy, 0, from);
-        }
-        if !first {
-            self.put(OR, register, SCRATCH, 0);
-        }
+        let register = u64::from(register);
+        // What is taken apart is a copy, so that the word can be compared with others.
+        self.put(0xbc, 0x01, 0);
+        self.put(0xa4, 0x01, from);
+        self.put(if first { 0xbc } else { 0x4c }, 0x10 | register, 0);
     }
 
-    /// Begins to note what is wrong: another hardware address than this at a place.
+    /// Drops what has another hardware address than this at a place.
     fn station(&mut self, at: u32, (first, last): (u32, u32)) {
         self.word(at);
-        self.differs(first, WRONG, true);
+        self.unless_it_is(first, "drop");
         self.half(at + 4);
-        self.differs(last, WRONG, false);
+        self.unless_it_is(last, "drop");
     }
 
-    /// Leaves in a register, instead of what was loaded, the product of how it differs from each of these: 0 if it is one of
-    /// them. Two words fit, and four bytes.
-    fn product(&mut self, values: &[u32]) {
-        let Some((last, others)) = values.split_last() else {
-            return;
-        };
-        let product = DIFFERENCES[0];
-        for (index, value) in others.iter().enumerate() {
-            let into = if index == 0 { product } else { SCRATCH };
-            self.differs(*value, into, true);
-            if index > 0 {
-                self.put(MULTIPLY, product, SCRATCH, 0);
-            }
-        }
-        self.put(DIFFER, LOADED, 0, *last);
-        if !others.is_empty() {
-            self.put(MULTIPLY, LOADED, product, 0);
-        }
-    }
-
-    fn wrong_unless_one_of(&mut self, values: &[u32]) {
-        self.product(values);
-        self.put(OR, WRONG, LOADED, 0);
-    }
-
-    /// For bytes, whose product is far from the highest bit.
-    fn wrong_if_one_of(&mut self, values: &[u32]) {
-        self.product(values);
-        self.put(ADD, LOADED, 0, u32::MAX);
-        self.put(SHIFT_RIGHT, LOADED, 0, 63);
-        self.put(OR, WRONG, LOADED, 0);
-    }
-
-    /// Notes how what is at a place differs from each of these addresses; every word is loaded once.
-    fn addresses(&mut self, at: u32, addresses: &[[u32; 4]]) {
+    /// Jumps when one of these addresses is at a place; every word is loaded once.
+    fn if_one_is_there(&mut self, at: u32, addresses: &[[u32; 4]], to: &'static str) {
         for (index, place) in (at..).step_by(4).take(4).enumerate() {
             self.word(place);
-            for (register, address) in DIFFERENCES.iter().zip(addresses) {
-                self.differs(address[index], *register, index == 0);
+            for (register, address) in (7..).zip(addresses) {
+                self.differs(address[index], register, index == 0);
             }
+        }
+        for (register, _) in (7..).zip(addresses) {
+            self.jump(0x16, register, 0, to);
         }
     }
 
@@ -313,46 +244,39 @@ impl Code {
     /// not oneself. Where that could hide behind other headers, those are dropped.
     fn ipv6(&mut self, own: [u32; 4], local: [u32; 4]) {
         self.mark("ipv6");
-        self.addresses(IPV6_SOURCE, &[own, local, [0; 4]]);
-        for register in DIFFERENCES {
-            // Differences have 32 bits: the opposite of one has the highest of 64, unless it is 0.
-            self.put(NEGATE, register, 0, 0);
-            self.put(SHIFT_RIGHT, register, 0, 63);
-        }
-        self.put(AND, WRONG, DIFFERENCES[0], 0);
-        self.put(AND, WRONG, DIFFERENCES[1], 0);
+        self.if_one_is_there(IPV6_SOURCE, &[own, local, [0; 4]], "own");
+        self.go("drop");
+        self.mark("own");
         self.byte(IPV6_NEXT);
         self.if_it_is(58, "control");
         self.if_it_is(0, "options");
-        self.wrong_if_one_of(&[43, 60]);
-        self.go("judge");
+        self.if_it_is(43, "drop");
+        self.if_it_is(60, "drop");
+        self.go("pass");
         // Reports of groups that are listened to come with an option, and nothing else does.
         self.mark("options");
         self.half(IPV6_PAYLOAD);
-        self.wrong_unless_one_of(&[58 << 8]);
+        self.unless_it_is(58 << 8, "drop");
         self.byte(IPV6_PAYLOAD + 8);
-        self.wrong_unless_one_of(&[130, 131, 132, 143]);
-        self.go("judge");
+        for report in [130, 131, 132, 143] {
+            self.if_it_is(report, "pass");
+        }
+        self.go("drop");
         self.mark("control");
         self.byte(IPV6_PAYLOAD);
-        self.if_it_is(136, "advertised");
-        self.wrong_if_one_of(&[134, 137]);
-        self.go("judge");
-        self.mark("advertised");
-        let [first, second, _] = DIFFERENCES;
-        self.addresses(ADVERTISED, &[own, local]);
-        self.put(MULTIPLY, first, second, 0);
-        self.put(OR, WRONG, first, 0);
+        self.if_it_is(134, "drop");
+        self.if_it_is(137, "drop");
+        self.unless_it_is(136, "pass");
+        self.if_one_is_there(ADVERTISED, &[own, local], "pass");
+        self.go("drop");
     }
 
     /// What passes goes on to other filters, and the rest goes nowhere.
     fn end(mut self) -> Vec<u64> {
-        self.mark("judge");
-        self.unless_right("drop");
         for (place, outcome) in [("pass", PASS), ("drop", DROP)] {
             self.mark(place);
-            self.put(SET, LOADED, 0, outcome);
-            self.put(EXIT, 0, 0, 0);
+            self.put(0xb7, 0, outcome);
+            self.put(0x95, 0, 0);
         }
         for (from, to) in std::mem::take(&mut self.jumps) {
             let place = self.places.iter().find(|(place, _)| *place == to);
@@ -493,7 +417,7 @@ mod tests {
         let program = filter_of_the_tests();
         for (at, instruction) in program.iter().enumerate() {
             let code = instruction & 0xff;
-            if [JUMP, JUMP_IF_SET, JUMP_IF_EQUAL, JUMP_IF_OTHER].contains(&code) {
+            if [0x05, 0x16, 0x56].contains(&code) {
                 let over = usize::try_from((instruction >> 16) & 0xffff).unwrap();
                 assert!(at + 1 + over < program.len(), "{at}");
             }
