@@ -34,9 +34,6 @@ use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::namespace;
 
-/// `CLONE_NEWNET`.
-const NEW_NETWORK: u64 = 0x4000_0000;
-
 /// The status of a process whose plan failed before the program was reached.
 pub const FAILED: i32 = 125;
 
@@ -230,7 +227,7 @@ impl Doing {
 
     /// Makes a network namespace, which somebody outside waits for.
     fn make_network(&self) -> std::result::Result<(), Trouble> {
-        namespace::leave(NEW_NETWORK)?;
+        namespace::leave(namespace::NETWORK)?;
         Ok(Message::NetworkStands.send(&self.outfit.channel)?)
     }
 

@@ -187,7 +187,7 @@ impl Prepared<'_> {
     /// Makes what all workspaces of the network share, as far as it is not there.
     fn make_network(&mut self) -> Result<()> {
         let before = self.register.clone();
-        let plan = &self.plan.clone();
+        let plan = &self.plan;
         let lost = !self.register.made || self.bridge()?.is_none();
         if lost {
             link::remove(&self.route, &plan.names.bridge, &mut Remains::default())?;
@@ -223,7 +223,7 @@ impl Prepared<'_> {
     }
 
     /// The number of the bridge, if it is there.
-    fn bridge(&mut self) -> Result<Option<u32>> {
+    fn bridge(&self) -> Result<Option<u32>> {
         match self.route.index_of(&self.plan.names.bridge) {
             Ok(index) => Ok(Some(index)),
             Err(Errno::NODEV) => Ok(None),

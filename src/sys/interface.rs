@@ -1,8 +1,8 @@
 //! What every interface that is set up here is given in the same way, on the host and in a guest.
 
 use std::net::IpAddr;
-use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_core::NLM_F_EXCL;
 use netlink_packet_route::AddressFamily;
@@ -57,10 +57,10 @@ pub fn new_address(index: u32, (address, length): Prefixed) -> RouteNetlinkMessa
         IpAddr::V4(four) => {
             message.header.family = AddressFamily::Inet;
             // Two of a link have nobody else to call (RFC 3021).
-            let hosts = u32::MAX.checked_shr(length.into()).unwrap_or_default();
-            let all = Ipv4Addr::from(u32::from(four) | hosts);
-            let broadcast = (length < 31).then_some(AddressAttribute::Broadcast(all));
-            message.attributes.extend(broadcast);
+            let network = Ipv4Net::new(four, length).ok();
+            let others = network.filter(|network| network.prefix_len() < 31);
+            let all = others.map(|network| AddressAttribute::Broadcast(network.broadcast()));
+            message.attributes.extend(all);
         }
         IpAddr::V6(_) => {
             message.header.family = AddressFamily::Inet6;

@@ -6,6 +6,9 @@ use std::os::fd::BorrowedFd;
 use crate::sys::Result;
 use crate::sys::checked;
 
+/// `CLONE_NEWNET`.
+pub const NETWORK: u64 = 0x4000_0000;
+
 /// Enters namespaces: those named by `kinds` of the process behind a pidfd (Linux 5.8), or the one
 /// behind a namespace descriptor, which must then be of that kind.
 ///

@@ -149,10 +149,7 @@ const HANDLES: i64 = 0x5049_4446;
 ///
 /// Fails as `fstat(2)` does.
 pub fn identity(process: impl AsFd) -> Result<Option<u64>> {
-    let place = rustix::fs::fstatfs(&process)?;
-    // The width of the number is that of the architecture.
-    #[expect(clippy::useless_conversion, reason = "not on all architectures")]
-    let known = i64::from(place.f_type) == HANDLES;
+    let known = rustix::fs::fstatfs(&process)?.f_type == HANDLES;
     let number = rustix::fs::fstat(&process)?.st_ino;
     Ok(known.then_some(number))
 }

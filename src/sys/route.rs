@@ -24,8 +24,6 @@ use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::namespace;
 
-/// `CLONE_NEWNET`.
-const NETWORK: u64 = 0x4000_0000;
 /// Bytes that one datagram of the kernel may have: lists come in pieces of 32 KiB (`netlink_dump`), and what is said of one
 /// interface is far less.
 pub(super) const ROOM: usize = 64 << 10;
@@ -65,10 +63,10 @@ pub fn within<T>(pid: i32, work: impl FnOnce() -> T) -> Result<T> {
     };
     let own = open("/proc/thread-self/ns/net")?;
     let theirs = open(&format!("/proc/{pid}/ns/net"))?;
-    namespace::enter(own.as_fd(), NETWORK)?;
-    namespace::enter(theirs.as_fd(), NETWORK)?;
+    namespace::enter(own.as_fd(), namespace::NETWORK)?;
+    namespace::enter(theirs.as_fd(), namespace::NETWORK)?;
     let done = work();
-    if namespace::enter(own.as_fd(), NETWORK).is_err() {
+    if namespace::enter(own.as_fd(), namespace::NETWORK).is_err() {
         std::process::abort();
     }
     Ok(done)

@@ -3,20 +3,19 @@
 //! The kernel takes an interface's addresses away when it changes its namespace, so they are read before and given
 //! back after (runtime-spec `config-linux.md`, "Network devices").
 
-use netlink_packet_core::NLM_F_CREATE;
-use netlink_packet_core::NLM_F_EXCL;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::address::AddressHeaderFlags;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::address::AddressScope;
 use netlink_packet_route::link::LinkAttribute;
-use netlink_packet_route::link::LinkFlags;
 use netlink_packet_route::link::LinkMessage;
 
 use crate::backend::BackendError;
 use crate::sys::Errno;
 use crate::sys::Result;
+use crate::sys::interface::NEW;
+use crate::sys::interface::raised;
 use crate::sys::route::Route;
 
 /// Moves `name` into the network namespace of `pid`, where it is called `inside`, is up, and has the addresses it had.
@@ -41,7 +40,9 @@ pub(super) fn move_in(pid: i32, name: &str, inside: &str) -> std::result::Result
     for address in addresses {
         give(&mut there, index, address).map_err(failed("give its addresses back"))?;
     }
-    bring_up(&mut there, index).map_err(failed("bring it up"))
+    there
+        .tell(RouteNetlinkMessage::SetLink(raised(index)), 0)
+        .map_err(failed("bring it up"))
 }
 
 /// The lasting addresses of global scope.
@@ -80,17 +81,8 @@ fn give(route: &mut Route, index: u32, mut address: AddressMessage) -> Result<()
     address
         .attributes
         .retain(|attribute| !matches!(attribute, AddressAttribute::Label(_)));
-    let flags = NLM_F_CREATE | NLM_F_EXCL;
-    match route.tell(RouteNetlinkMessage::NewAddress(address), flags) {
+    match route.tell(RouteNetlinkMessage::NewAddress(address), NEW) {
         Err(Errno::EXIST) => Ok(()),
         other => other,
     }
-}
-
-fn bring_up(route: &mut Route, index: u32) -> Result<()> {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    route.tell(RouteNetlinkMessage::SetLink(message), 0)
 }

@@ -77,8 +77,6 @@ const MINOR_BITS: u32 = 20;
 const BITS: u32 = 32;
 /// Of so many rules one instruction can jump over all.
 const NEAR: usize = 1024;
-/// How a character device is said to the program (`BPF_DEVCG_DEV_CHAR`).
-const IS_CHARACTER: i32 = 2;
 
 const fn instruction(opcode: u8, to: u8, from: u8, offset: i16, immediate: i32) -> u64 {
     let [offset_low, offset_high] = offset.to_le_bytes();
@@ -146,7 +144,7 @@ fn allows_all(rule: &Rule) -> bool {
 fn join_character() -> [u64; 7] {
     [
         instruction(COPY, CHARACTER, KIND, 0, 0),
-        instruction(DIFFER, CHARACTER, 0, 0, IS_CHARACTER),
+        instruction(DIFFER, CHARACTER, 0, 0, said(Kind::Character)),
         instruction(
             SHIFT_LEFT_WIDE,
             CHARACTER,
@@ -204,14 +202,18 @@ fn one_rule(rule: &Rule) -> Vec<u64> {
     block
 }
 
-/// Leaves 0 in a register if the device is the one that the rule means.
-fn differences(rule: &Rule) -> Vec<u64> {
-    let kind = rule.kind.map(|kind| match kind {
+/// How a kind of device is said to the program (`BPF_DEVCG_DEV_BLOCK`, `BPF_DEVCG_DEV_CHAR`).
+const fn said(kind: Kind) -> i32 {
+    match kind {
         Kind::Block => 1,
         Kind::Character => 2,
-    });
+    }
+}
+
+/// Leaves 0 in a register if the device is the one that the rule means.
+fn differences(rule: &Rule) -> Vec<u64> {
     let tests = [
-        (KIND, kind),
+        (KIND, rule.kind.map(said)),
         (MAJOR, rule.major.map(u32::cast_signed)),
         (MINOR, rule.minor.map(u32::cast_signed)),
     ];
