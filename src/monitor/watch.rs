@@ -381,7 +381,9 @@ impl<'a> Watch<'a> {
 
     /// Looks whether memory was short; if so, and that is wanted, begins again.
     fn memory_ran_out(&mut self, stalled: bool) -> Option<Over> {
-        let short = self.memory.as_mut().is_some_and(|it| it.happened(stalled));
+        let workspace = &self.workspace;
+        let short = |it: &mut OverLimit| it.happened(stalled) || workspace.was_short_inside();
+        let short = self.memory.as_mut().is_some_and(short);
         if !short || self.kill_at.is_some() {
             return None;
         }

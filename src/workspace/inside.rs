@@ -121,6 +121,12 @@ impl Workspace {
         })
     }
 
+    /// Whether the kernel inside has ended any of its processes because memory was short, as is known of one that has ended.
+    #[must_use]
+    pub fn was_short_inside(&self) -> bool {
+        last_word(&self.home, &self.record).is_some_and(|word| word.oom_kills > 0)
+    }
+
     /// Waits until the kernel inside has ended more than `seen` of its processes because memory was short; gives how many.
     ///
     /// # Errors

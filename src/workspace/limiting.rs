@@ -217,10 +217,13 @@ impl Workspace {
         let Some(extent) = &self.record.machine else {
             return Ok(asked.clone());
         };
-        extent.changed(asked)?;
+        let after = Extent {
+            size: extent.size,
+            limits: extent.changed(asked)?,
+        };
         Ok(Resources {
             devices: Vec::new(),
-            ..machine::enclosed(asked, extent.size)
+            ..machine::enclosed(asked, &after)
         })
     }
 }

@@ -102,6 +102,58 @@ fn the_enclosure_has_room_for_the_machine_and_the_guest_keeps_the_limits() {
 }
 
 #[test]
+fn files_of_memory_that_are_named_themselves_hold_inside_and_have_the_machine_on_top_outside() {
+    let unified = json!({
+        "memory.max": "134217728", "memory.high": "100000000", "memory.oom.group": "1", "pids.max": "9",
+    });
+    let plan = planned(
+        |config| {
+            config["vm"] = Value::Null;
+            config["linux"]["resources"]["unified"] = unified;
+        },
+        Kind::Directory,
+    )
+    .unwrap();
+    let inside = plan.limits;
+    assert_eq!(inside.memory_bytes, Some(128 << 20), "it wins");
+    assert_eq!(
+        (inside.high_bytes, inside.pids),
+        (Some(100_000_000), Some(9))
+    );
+    assert!(inside.ends_whole);
+    let more = plan.extent().overhead();
+    let outside = |file: &str| plan.resources.unified.get(file).cloned();
+    assert_eq!(
+        outside("memory.max"),
+        Some(((128 << 20) + more).to_string())
+    );
+    assert_eq!(
+        outside("memory.high"),
+        Some((100_000_000 + more).to_string())
+    );
+    assert_eq!(outside("pids.max"), None, "tasks are counted inside");
+    let change = json!({"unified": {"memory.high": "max", "memory.oom.group": "0"}});
+    let changed = plan
+        .extent()
+        .changed(&serde_json::from_value(change).unwrap());
+    let changed = changed.unwrap();
+    assert_eq!((changed.high_bytes, changed.ends_whole), (None, false));
+    assert_eq!(changed.memory_bytes, inside.memory_bytes);
+}
+
+#[test]
+fn what_is_started_again_for_want_of_memory_ends_as_a_whole_before() {
+    let ends_whole = |annotations: Value| {
+        let change = |config: &mut Value| config["annotations"] = annotations;
+        planned(change, Kind::Directory).unwrap().limits.ends_whole
+    };
+    assert!(ends_whole(
+        json!({"dev.bulkhead.memory.on_over_limit": "reset"})
+    ));
+    assert!(!ends_whole(json!({})));
+}
+
+#[test]
 fn processors_are_held_to_what_the_workload_may_use_and_not_where_they_cannot_use_more() {
     let size = |vcpus| Size {
         vcpus,

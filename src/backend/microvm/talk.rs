@@ -117,15 +117,20 @@ pub(super) fn now() -> u64 {
 /// Limits as the agent writes them; those that are lifted too when there may be older ones.
 pub(super) fn limits(inside: GuestLimits, lifted: bool) -> Vec<Limit> {
     let files = [
+        ("memory.high", inside.high_bytes),
         ("memory.max", inside.memory_bytes),
         ("pids.max", inside.pids),
     ];
     let set = files
         .into_iter()
         .filter(|(_, value)| lifted || value.is_some());
-    set.map(|(file, value)| Limit {
+    let set = set.map(|(file, value)| Limit {
         file: file.to_owned(),
         value: value.map_or_else(|| "max".to_owned(), |value| value.to_string()),
-    })
-    .collect()
+    });
+    let whole = (lifted || inside.ends_whole).then(|| Limit {
+        file: "memory.oom.group".to_owned(),
+        value: u8::from(inside.ends_whole).to_string(),
+    });
+    set.chain(whole).collect()
 }

@@ -178,7 +178,10 @@ pub struct KernelChoice {
 /// [`MachineError`], whose message starts with the property at fault.
 pub fn plan(spec: &Spec, options: &Options, facts: &Facts) -> Result<MachinePlan, MachineError> {
     foreign::check(spec, facts)?;
-    let size = size::of(spec)?;
+    let extent = Extent {
+        size: size::of(spec)?,
+        limits: size::inside(spec),
+    };
     let shares = share::of(&build(&on_host(spec), options)?);
     let disks = disk::of(spec, &options.bundle);
     let mut guest = guest_spec(spec, facts);
@@ -190,12 +193,12 @@ pub fn plan(spec: &Spec, options: &Options, facts: &Facts) -> Result<MachinePlan
         disks,
         sealed_root: spec.root.readonly,
         network: joined(spec),
-        size,
+        size: extent.size,
         kernel: kernel(spec),
-        limits: size::inside(spec),
+        limits: extent.limits,
         devices: DeviceFilter::new(spec.linux.resources.as_ref().map_or(&[][..], devices)),
         hugepages: Asked::of(&spec.annotations).is_ok_and(|asked| asked.hugepages),
-        resources: enclosed(&spec.linux.resources.clone().unwrap_or_default(), size),
+        resources: enclosed(&spec.linux.resources.clone().unwrap_or_default(), &extent),
         remarks: remarks(spec),
     })
 }

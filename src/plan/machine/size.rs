@@ -7,6 +7,8 @@ use crate::plan::cgroup::Present;
 use crate::plan::machine::Extent;
 use crate::plan::machine::MachineError;
 use crate::spec::Spec;
+use crate::spec::asked::Asked;
+use crate::spec::asked::OverLimit;
 use crate::spec::resources::Cpu;
 use crate::spec::resources::DeviceRule;
 use crate::spec::resources::Resources;
@@ -37,6 +39,8 @@ const MISC: i64 = 10;
 const KVM: i64 = 232;
 /// The minor number of `/dev/vhost-net`.
 const VHOST_NET: i64 = 238;
+/// The limit of tasks in cgroup v2.
+const TASKS: &str = "pids.max";
 /// The period of the kernel's own, in microseconds.
 const PERIOD_US: u64 = 100_000;
 
@@ -54,6 +58,12 @@ pub struct Size {
 pub struct GuestLimits {
     /// Bytes of memory; none is all of the machine's.
     pub memory_bytes: Option<u64>,
+    /// Bytes of memory from which on the workload is slowed down and gives some back; none is never.
+    #[serde(default)]
+    pub high_bytes: Option<u64>,
+    /// Whether the guest's kernel ends all of the workload when it must end some of it for want of memory.
+    #[serde(default)]
+    pub ends_whole: bool,
     /// How many tasks; none is without limit.
     pub pids: Option<u64>,
     /// Bytes of the machine's memory that the workload may not use any more, which the guest is asked to give back.
@@ -86,7 +96,7 @@ pub(super) fn of(spec: &Spec) -> Result<Size, MachineError> {
                 expected: "at least 134217728 bytes",
             });
         }
-        None => with_kernel(limit(resources).unwrap_or(USUAL_MEMORY)),
+        None => with_kernel(resources.and_then(memory).flatten().unwrap_or(USUAL_MEMORY)),
     };
     Ok(Size {
         vcpus,
@@ -108,10 +118,47 @@ fn period(cpu: &Cpu) -> u64 {
     cpu.period.filter(|period| *period > 0).unwrap_or(PERIOD_US)
 }
 
-/// What the workload may use of memory, where that is limited.
-fn limit(resources: Option<&Resources>) -> Option<u64> {
-    let asked = resources?.memory.as_ref()?.limit?;
-    u64::try_from(asked).ok().filter(|limit| *limit > 0)
+/// What is said of a limit: nothing, that there is none, or how much.
+type Said = Option<Option<u64>>;
+
+/// A number of the specification's: zero says nothing, -1 that there is no limit.
+fn said(number: Option<i64>) -> Said {
+    let number = number.filter(|number| *number != 0)?;
+    Some(u64::try_from(number).ok())
+}
+
+/// A number for a file of cgroup v2. What is none is left to the host's kernel to refuse.
+fn unified(asked: &Resources, file: &str) -> Said {
+    match asked.unified.get(file)?.trim() {
+        "max" => Some(None),
+        number => number.parse().ok().map(Some),
+    }
+}
+
+/// What is said of the workload's memory; `unified` wins, as for a container.
+fn memory(asked: &Resources) -> Said {
+    let field = asked.memory.as_ref().and_then(|memory| memory.limit);
+    unified(asked, "memory.max").or_else(|| said(field))
+}
+
+/// What is said of the number of its tasks.
+fn tasks(asked: &Resources) -> Said {
+    let field = asked.pids.as_ref().and_then(|pids| pids.limit);
+    unified(asked, TASKS).or_else(|| said(field))
+}
+
+impl GuestLimits {
+    /// These, but for what is asked for.
+    fn with(self, asked: &Resources) -> Self {
+        let whole = asked.unified.get("memory.oom.group");
+        Self {
+            memory_bytes: memory(asked).unwrap_or(self.memory_bytes),
+            high_bytes: unified(asked, "memory.high").unwrap_or(self.high_bytes),
+            ends_whole: whole.map_or(self.ends_whole, |value| value.trim() == "1"),
+            pids: tasks(asked).unwrap_or(self.pids),
+            spare_bytes: self.spare_bytes,
+        }
+    }
 }
 
 fn with_kernel(workload: u64) -> u64 {
@@ -126,63 +173,60 @@ pub fn overhead(size: Size, workload: u64) -> u64 {
     guest + PROCESSES + PROCESSOR * u64::from(size.vcpus)
 }
 
-/// The limits that hold inside the guest.
+/// The limits that hold inside the guest. What is started again for want of memory ends as a whole before.
 pub(super) fn inside(spec: &Spec) -> GuestLimits {
+    let asked = Asked::of(&spec.annotations).unwrap_or_default();
+    let limits = GuestLimits {
+        ends_whole: asked.over_limit == OverLimit::Reset,
+        ..GuestLimits::default()
+    };
     let resources = spec.linux.resources.as_ref();
-    let pids = resources.and_then(|asked| asked.pids.as_ref()?.limit);
-    GuestLimits {
-        memory_bytes: limit(resources),
-        pids: pids
-            .filter(|limit| *limit > 0)
-            .and_then(|limit| u64::try_from(limit).ok()),
-        spare_bytes: 0,
-    }
+    resources.map_or(limits, |asked| limits.with(asked))
 }
 
 /// The limits inside after some of them are changed; zero leaves alone, -1 is without limit.
 pub(super) fn changed(extent: &Extent, asked: &Resources) -> Result<GuestLimits, MachineError> {
-    let mut limits = extent.limits;
-    let memory = asked.memory.as_ref().and_then(|memory| memory.limit);
-    if let Some(wanted) = memory.filter(|wanted| *wanted != 0) {
-        let wanted = u64::try_from(wanted).ok();
-        let most = extent.size.memory_bytes.saturating_sub(KERNEL);
-        if let Some(value) = wanted.filter(|wanted| *wanted > most) {
-            return Err(MachineError::Range {
-                field: "linux.resources.memory.limit",
-                value,
-                expected: "within the memory that the machine was made with; vm.hwConfig.memory makes it larger",
-            });
-        }
-        limits.memory_bytes = wanted;
-        let needed = wanted.map(with_kernel);
-        limits.spare_bytes =
-            needed.map_or(0, |needed| extent.size.memory_bytes.saturating_sub(needed));
+    let mut limits = extent.limits.with(asked);
+    let Some(wanted) = memory(asked) else {
+        return Ok(limits);
+    };
+    let most = extent.size.memory_bytes.saturating_sub(KERNEL);
+    if let Some(value) = wanted.filter(|wanted| *wanted > most) {
+        return Err(MachineError::Range {
+            field: "linux.resources.memory.limit",
+            value,
+            expected: "within the memory that the machine was made with; vm.hwConfig.memory makes it larger",
+        });
     }
-    let pids = asked.pids.as_ref().and_then(|pids| pids.limit);
-    if let Some(wanted) = pids.filter(|wanted| *wanted != 0) {
-        limits.pids = u64::try_from(wanted).ok();
-    }
+    let needed = wanted.map(with_kernel);
+    limits.spare_bytes = needed.map_or(0, |needed| extent.size.memory_bytes.saturating_sub(needed));
     Ok(limits)
 }
 
 /// The limits of a machine's enclosure on the host: those that were asked for, with room for the machine. Tasks are
 /// counted inside, and devices are the machine's: what its own processes open is all that is let through.
 #[must_use]
-pub fn enclosed(asked: &Resources, size: Size) -> Resources {
+pub fn enclosed(asked: &Resources, extent: &Extent) -> Resources {
     let mut room = asked.clone();
     room.pids = None;
+    if tasks(asked).is_some() {
+        room.unified.remove(TASKS);
+    }
     room.hugepage_limits.clear();
     room.devices = devices();
+    let more = extent.overhead();
     if let Some(memory) = &mut room.memory {
-        let workload = memory.limit.and_then(|limit| u64::try_from(limit).ok());
-        let more = workload
-            .filter(|limit| *limit > 0)
-            .map_or(0, |limit| overhead(size, limit));
-        let more = i64::try_from(more).unwrap_or_default();
+        let more = i64::try_from(more).unwrap_or(i64::MAX);
         for bytes in [&mut memory.limit, &mut memory.swap].into_iter().flatten() {
             if *bytes > 0 {
                 *bytes = bytes.saturating_add(more);
             }
+        }
+    }
+    for file in ["memory.max", "memory.high"] {
+        if let Some(Some(bytes)) = unified(asked, file) {
+            let bytes = bytes.saturating_add(more).to_string();
+            room.unified.insert(file.to_owned(), bytes);
         }
     }
     if let Some(cpu) = &mut room.cpu

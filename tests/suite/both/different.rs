@@ -17,8 +17,16 @@ const DIFFERENT: &[(&str, &str)] = &[
         "what callers list by themselves are the processes of the machine on the host",
     ),
     (
+        "callers::docker::docker_is_told_of_a_program",
+        "Docker looks at the events of the host's cgroup, in which the guest's kernel kills nobody",
+    ),
+    (
         "callers::docker::docker_privileged",
         "refused by name: devices of the host",
+    ),
+    (
+        "callers::docker::docker_updates_limits",
+        "limits of processor time and swap are the host's alone; `both::commands` asks for the others inside",
     ),
     (
         "callers::podman::podman_checkpoints",
