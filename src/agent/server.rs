@@ -15,6 +15,7 @@ use crate::agent::wire::Exec;
 use crate::agent::wire::Failure;
 use crate::agent::wire::Request;
 use crate::agent::workspace::Workspace;
+use crate::sys::process;
 
 /// Takes connections for ever; `accept` gives the next one, and `serve` is its life.
 pub(super) fn listen(
@@ -152,6 +153,10 @@ impl Caller<'_> {
             Request::Signal {
                 session, number, ..
             } => workspace.session(session)?.signal(number)?,
+            Request::IsDeaf { session, number } => {
+                let pid = workspace.session(session)?.pid;
+                return Ok(Some(Event::Deaf(process::is_deaf_to(pid, number))));
+            }
             Request::Resize {
                 session,
                 rows,

@@ -1,5 +1,7 @@
 //! What the host gives a machine besides a workspace: the time, randomness, disks and networks.
 
+use std::path::Path;
+
 use rustix::mount::MountFlags;
 use rustix::time::ClockId;
 use rustix::time::Timespec;
@@ -37,7 +39,14 @@ pub(super) fn furnish(wanted: &Create) -> Result<(), Failure> {
     for disk in &wanted.disks {
         mount(disk)?;
     }
-    network::furnish(&wanted.interfaces)
+    network::furnish(&wanted.interfaces)?;
+    for (key, value) in &wanted.sysctls {
+        // It has been checked that it leads nowhere else.
+        let file = Path::new("/proc/sys").join(key);
+        let what = format!("set sysctl {key} to {value:?}");
+        std::fs::write(file, value).map_err(failed(what))?;
+    }
+    Ok(())
 }
 
 /// Sets the clock, in nanoseconds since 1970.

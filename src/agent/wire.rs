@@ -7,6 +7,7 @@
 //!
 //! Neither side trusts the other: what is too long, not of this version, or not what comes next ends the connection.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::io::Read;
 use std::io::Write;
@@ -24,7 +25,7 @@ use crate::plan::cgroup::device::DeviceFilter;
 use crate::sys::process::Exit;
 
 /// The version of this protocol; both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The port of the guest that takes requests.
 pub const CONTROL_PORT: u32 = 1024;
 /// The port of the guest that takes standard streams and terminals.
@@ -62,6 +63,14 @@ pub enum Request {
         number: i32,
         /// To every process of the workspace.
         all: bool,
+    },
+    /// Say whether the guest's kernel keeps a signal from a program that has not asked for it; answered by
+    /// [`Event::Deaf`].
+    IsDeaf {
+        /// Which.
+        session: u32,
+        /// The signal's number.
+        number: i32,
     },
     /// Set the size of a terminal; answered by [`Event::Done`].
     Resize {
@@ -113,6 +122,8 @@ pub struct Create {
     pub disks: Vec<Disk>,
     /// Network interfaces, loopback aside.
     pub interfaces: Vec<Interface>,
+    /// Parameters of the network, by their paths below `/proc/sys`: set when the interfaces are there.
+    pub sysctls: BTreeMap<String, String>,
     /// Limits of the workspace's cgroup inside.
     pub limits: Vec<Limit>,
     /// Which devices of the machine its programs may open.
@@ -295,6 +306,8 @@ pub enum Event {
         /// How often the guest's kernel has ended a process of the workspace for it, all in all.
         kills: u64,
     },
+    /// Whether a program is kept from a signal.
+    Deaf(bool),
     /// It is done.
     Done,
     /// It failed.
@@ -484,6 +497,10 @@ mod tests {
         let sent = [
             Request::Start,
             Request::Wait { session: 7 },
+            Request::IsDeaf {
+                session: 0,
+                number: 15,
+            },
             Request::Processes,
         ];
         let mut bytes = Vec::new();
@@ -500,7 +517,7 @@ mod tests {
     #[test]
     fn every_truncation_is_noticed() {
         let mut bytes = Vec::new();
-        send(&mut bytes, &Request::Hello { version: 1 }).unwrap();
+        send(&mut bytes, &Request::Hello { version: VERSION }).unwrap();
         for length in 1..bytes.len() {
             let cut = request(&bytes[..length]);
             assert!(matches!(cut, Err(WireError::Closed)), "{length}: {cut:?}");

@@ -6,6 +6,7 @@ pub mod container;
 mod dialogue;
 pub mod distant;
 mod error;
+mod join;
 mod lift;
 mod mapping;
 pub mod microvm;
@@ -203,6 +204,13 @@ pub trait Inside {
     ///
     /// [`BackendError`] when nobody inside answers.
     fn signal_all(&self, number: i32) -> Result<(), BackendError>;
+
+    /// Whether the kernel inside keeps a signal from the workspace's program, which has not asked for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inside::signal_all`]; nobody is waited for long.
+    fn is_deaf_to(&self, number: i32) -> Result<bool, BackendError>;
 
     /// The processes of the workspace, as the kernel inside sees them.
     ///

@@ -1,6 +1,7 @@
 //! Brings a workspace down: its program is told to end, its monitor sees it to its end, and the rest is removed.
 
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::accounting::bill;
@@ -61,8 +62,7 @@ fn end(workspace: &Workspace, grace: Duration) -> Result<(), MonitorError> {
     let init = workspace.open_first()?;
     let lived = init.is_some();
     if let Some(init) = init {
-        let pid = process::number_in_proc(init.as_fd());
-        let grace = pid.map_or(grace, |pid| grace_of(pid, grace));
+        let grace = grace_of(workspace, init.as_fd(), grace);
         // One that has ended meanwhile, or does not stand still, is what is wanted.
         workspace.signal(TERMINATE).unwrap_or_default();
         workspace.resume().unwrap_or_default();
@@ -80,8 +80,12 @@ fn end(workspace: &Workspace, grace: Duration) -> Result<(), MonitorError> {
 }
 
 /// How long is waited for a program that was told to end: not at all for one that the kernel keeps the signal from.
-pub(super) fn grace_of(pid: i32, grace: Duration) -> Duration {
-    match process::is_deaf_to(pid, TERMINATE) {
+pub(super) fn grace_of(
+    workspace: &Workspace,
+    program: BorrowedFd<'_>,
+    grace: Duration,
+) -> Duration {
+    match workspace.is_deaf_to(program, TERMINATE) {
         true => Duration::ZERO,
         false => grace,
     }

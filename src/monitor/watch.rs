@@ -315,11 +315,10 @@ impl<'a> Watch<'a> {
 
     /// Tells the program to end, and gives it some time.
     fn begin_end(&mut self) -> Option<Over> {
-        if self.program.is_none() {
+        let Some(program) = &self.program else {
             return Some(Over::Ended(None));
-        }
-        let pid = self.program.as_ref().map(|program| program.pid);
-        let grace = pid.map_or(GRACE, |pid| grace_of(pid, GRACE));
+        };
+        let grace = grace_of(&self.workspace, program.process.as_fd(), GRACE);
         self.signal(TERMINATE);
         // What stands still does not hear.
         self.workspace.resume().unwrap_or_default();

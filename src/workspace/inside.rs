@@ -1,6 +1,7 @@
 //! What is asked of a workspace behind a kernel of its own, because this kernel does not see what is inside.
 
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 
 use serde::Serialize;
 
@@ -11,6 +12,7 @@ use crate::enclosure::counters::machine::LastWord;
 use crate::enclosure::counters::machine::MachineCounters;
 use crate::plan::machine::GuestLimits;
 use crate::spec::state::Status;
+use crate::sys::process;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
 use crate::workspace::lifecycle;
@@ -119,6 +121,18 @@ impl Workspace {
             tasks_limit: limits.pids,
             oom_kills: usage.oom_kills,
         })
+    }
+
+    /// Whether the kernel that it runs on keeps a signal from its `first` process, which has not asked for it. Of one that
+    /// cannot be looked at that is not known, and not said.
+    #[must_use]
+    pub fn is_deaf_to(&self, first: BorrowedFd<'_>, number: i32) -> bool {
+        let wall = self.wall();
+        let Some(inside) = wall.inside() else {
+            let pid = process::number_in_proc(first);
+            return pid.is_ok_and(|pid| process::is_deaf_to(pid, number));
+        };
+        self.answers().is_ok() && inside.is_deaf_to(number).unwrap_or(false)
     }
 
     /// Whether the kernel inside has ended any of its processes because memory was short, as is known of one that has ended.

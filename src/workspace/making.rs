@@ -169,11 +169,8 @@ pub(super) fn build(
     }
 }
 
-/// Looks whether there is a root filesystem. What a machine has as its root it says itself.
+/// Looks whether there is a root filesystem.
 fn refuse_rootless_bundle(blueprint: &Blueprint) -> Result<(), WorkspaceError> {
-    if blueprint.machine.is_some() {
-        return Ok(());
-    }
     let path = blueprint.rootfs.clone();
     match rustix::fs::stat(&path) {
         Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => Ok(()),

@@ -88,24 +88,16 @@ fn reports_go_on_until_the_workspace_ends() {
 fn memory_that_ran_out_is_reported_as_it_happens() {
     need!(root, limits);
     let home = Home::new();
-    let glutton = "read x </tmp/go; x=$(dd if=/dev/zero bs=1M count=64 | cat -v)";
+    let glutton = "until test -e /tmp/go; do sleep 0.1; done
+                   x=$(dd if=/dev/zero bs=1M count=64 | cat -v)";
     let bundle = Bundle::shell(glutton).with(|config| {
         config["linux"]["resources"] = json!({"memory": {"limit": 16_777_216, "swap": 16_777_216}});
     });
-    let pipe = bundle.rootfs("tmp/go");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &pipe,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
-        0,
-    )
-    .unwrap();
     let id = home.id();
     home.start(&bundle, &id);
     let (mut child, mut reports) = following(&home, &["events", "--interval", "50ms", &id]);
     assert_eq!(reports.next().unwrap()["type"], "stats");
-    std::fs::write(&pipe, "go\n").unwrap();
+    std::fs::write(bundle.rootfs("tmp/go"), "").unwrap();
     let happened = reports.find(|line| line["type"] == "oom").unwrap();
     assert_eq!(happened, json!({"type": "oom", "id": id}));
     reports.for_each(drop);

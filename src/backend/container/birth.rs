@@ -23,6 +23,7 @@ use crate::backend::dialogue;
 use crate::backend::dialogue::BEFORE_STEPS;
 use crate::backend::dialogue::Dialogue;
 use crate::backend::dialogue::Turn;
+use crate::backend::join;
 use crate::backend::lift;
 use crate::backend::mapping;
 use crate::init;
@@ -32,7 +33,6 @@ use crate::init::report::Reason;
 use crate::init::report::Trouble;
 use crate::plan::Plan;
 use crate::plan::namespaces;
-use crate::plan::namespaces::Join;
 use crate::plan::namespaces::Namespaces;
 use crate::plan::step::Barrier;
 use crate::sys::Errno;
@@ -204,35 +204,10 @@ fn open_joins(wanted: &Namespaces) -> Result<Vec<Open>, BackendError> {
             Ok(Open {
                 kind: join.kind,
                 words: format!("join {} namespace {}", join.name, join.path.display()),
-                file: open_join(join)?,
+                file: join::open(join)?,
             })
         })
         .collect()
-}
-
-/// Opens a namespace, and sees that it is of the kind that it is named as.
-fn open_join(join: &Join) -> Result<OwnedFd, BackendError> {
-    let (index, path) = (join.index, join.path.clone());
-    // What is no namespace may be a pipe, and nobody waits for its other end.
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    // host path: the namespace that the caller named.
-    let opened = rustix::fs::open(&join.path, flags, Mode::empty());
-    let file = opened.map_err(|source| BackendError::Field {
-        field: format!("linux.namespaces[{index}].path"),
-        what: format!("open {path:?}"),
-        source,
-    })?;
-    let found = match namespace::kind(file.as_fd()) {
-        Ok(kind) if kind == join.kind => return Ok(file),
-        Ok(kind) => format!("a {} namespace", namespaces::name(kind)),
-        Err(_) => "no namespace".to_owned(),
-    };
-    Err(BackendError::OtherNamespace {
-        index,
-        path,
-        found,
-        wanted: join.name.clone(),
-    })
 }
 
 /// What the child has of the parent's.

@@ -10,8 +10,6 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::MemfdFlags;
-use rustix::fs::Mode;
-use rustix::fs::OFlags;
 
 use crate::backend::Attendant;
 use crate::backend::BackendError;
@@ -21,6 +19,7 @@ use crate::backend::Supplies;
 use crate::backend::dialogue;
 use crate::backend::dialogue::Dialogue;
 use crate::backend::dialogue::Turn;
+use crate::backend::join;
 use crate::backend::microvm::Machine;
 use crate::backend::microvm::MicroVm;
 use crate::backend::microvm::SOCKET;
@@ -104,12 +103,10 @@ pub(super) fn create(
 
 /// The network namespace that is to be joined.
 fn joined(machine: &Machine) -> std::result::Result<Option<OwnedFd>, BackendError> {
-    let Some(path) = machine.plan.network.as_ref() else {
+    let Some(wanted) = machine.plan.network.as_ref() else {
         return Ok(None);
     };
-    let network = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(
-        BackendError::kernel(format!("join network namespace {}", path.display())),
-    )?;
+    let network = join::open(wanted)?;
     if is_own(&network) {
         // Everything that arrives there would be led into the machine.
         let words = "linux.namespaces[].path: is the network of this program itself; a microVM needs one of its own";

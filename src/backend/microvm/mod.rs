@@ -189,6 +189,17 @@ impl Inside for MicroVm<'_> {
         )
     }
 
+    fn is_deaf_to(&self, number: i32) -> Result<bool, BackendError> {
+        let asked = Request::IsDeaf {
+            session: wire::WORKLOAD,
+            number,
+        };
+        let Event::Deaf(deaf) = talk::ask_soon(self.home, &asked)? else {
+            return Err(BackendError::OutOfTurn);
+        };
+        Ok(deaf)
+    }
+
     fn processes(&self) -> Result<Vec<wire::Process>, BackendError> {
         let Event::Processes(found) = talk::ask(self.home, &Request::Processes)? else {
             return Err(BackendError::OutOfTurn);

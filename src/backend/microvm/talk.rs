@@ -22,6 +22,9 @@ use crate::sys::socket;
 /// How long the agent of a machine that has been made may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long it may take where a moment later the answer is of no use.
+const SOON: Duration = Duration::from_millis(500);
+
 /// How long a kernel may take from its first instruction to its agent.
 pub(super) const BOOT: Duration = Duration::from_secs(180);
 
@@ -51,8 +54,21 @@ pub(super) fn open(home: BorrowedFd<'_>, patience: Duration) -> Result<Client, B
 
 /// Asks one thing of the machine of a workspace.
 pub(super) fn ask(home: BorrowedFd<'_>, request: &Request) -> Result<Event, BackendError> {
-    let mut client = open(home, PATIENCE)?;
-    let limited = client.connection().set_read_timeout(Some(PATIENCE));
+    ask_within(PATIENCE, home, request)
+}
+
+/// Asks one thing of it that is not worth a wait.
+pub(super) fn ask_soon(home: BorrowedFd<'_>, request: &Request) -> Result<Event, BackendError> {
+    ask_within(SOON, home, request)
+}
+
+fn ask_within(
+    patience: Duration,
+    home: BorrowedFd<'_>,
+    request: &Request,
+) -> Result<Event, BackendError> {
+    let mut client = open(home, patience)?;
+    let limited = client.connection().set_read_timeout(Some(patience));
     limited.map_err(|error| failed(&error.into()))?;
     answered(client.ask(request), &[])
 }

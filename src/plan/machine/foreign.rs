@@ -84,6 +84,12 @@ const SOURCE: Foreign = Foreign {
     reason: "is a device, a socket or a pipe of the host, which is not reached from a microVM; leave it out, or ask for \
              isolation container",
 };
+const LINK: Foreign = Foreign {
+    property: "mounts[].source",
+    when: "a symbolic link that `src-nofollow` shows itself",
+    reason: "is a symbolic link, which cannot be mounted in a microVM as one; use copy-symlink in place of src-nofollow, or \
+             ask for isolation container",
+};
 const FILESYSTEM: Foreign = Foreign {
     property: "mounts[].type",
     when: "a file system that the host's kernel would have to mount: all but its own, ext2 to ext4, erofs and squashfs",
@@ -171,6 +177,7 @@ pub const REFUSED: &[Foreign] = &[
     SHARED,
     DEVICE,
     SOURCE,
+    LINK,
     FILESYSTEM,
     DISK,
     PROPAGATION,
@@ -346,6 +353,7 @@ fn check_mount(index: usize, mount: &Mount, source: Option<Kind>) -> Checked {
         return Err(PROPAGATION.at(format!("mounts[{index}].options")));
     }
     match source {
+        Some(Kind::Link) if !read.copy_symlink => Err(LINK.at(format!("mounts[{index}].source"))),
         Some(Kind::Directory | Kind::File | Kind::Link) => Ok(()),
         Some(Kind::Block | Kind::Other) => Err(SOURCE.at(format!("mounts[{index}].source"))),
         None => Err(MachineError::Missing {

@@ -9,6 +9,7 @@ mod foreign;
 mod share;
 mod size;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -34,6 +35,8 @@ use crate::plan::Options;
 use crate::plan::Plan;
 use crate::plan::build;
 use crate::plan::cgroup::device::DeviceFilter;
+use crate::plan::namespaces;
+use crate::plan::namespaces::Join;
 use crate::plan::share::Share;
 use crate::spec::Spec;
 use crate::spec::asked::Asked;
@@ -41,6 +44,7 @@ use crate::spec::linux::NamespaceKind;
 use crate::spec::process::Process;
 use crate::spec::resources::DeviceRule;
 use crate::spec::resources::Resources;
+use crate::spec::sysctl;
 
 /// Where a workspace's cgroup is inside the guest.
 pub const GUEST_CGROUP: &str = "/sys/fs/cgroup/workspace";
@@ -71,7 +75,11 @@ pub struct MachinePlan {
     /// Whether the root becomes read-only on the host's side too, when the guest has built its tree in it.
     pub sealed_root: bool,
     /// The network namespace that it joins; it has a new one without.
-    pub network: Option<PathBuf>,
+    pub network: Option<Join>,
+    /// Parameters of its network, by their paths below `/proc/sys`: its kernel's own network has them, and not one of the
+    /// workspace's user namespace, which could not set them.
+    #[serde(default)]
+    pub sysctls: BTreeMap<String, String>,
     /// Processors and memory.
     pub size: Size,
     /// What boots in it.
@@ -103,11 +111,18 @@ impl fmt::Display for MachinePlan {
             None => writeln!(f, "machine: boots the usual kernel of this host")?,
         }
         match &self.network {
-            Some(path) => writeln!(f, "machine: takes on the interfaces of {}", path.display())?,
+            Some(join) => writeln!(
+                f,
+                "machine: takes on the interfaces of {}",
+                join.path.display()
+            )?,
             None => writeln!(
                 f,
                 "machine: takes on the interfaces of a new network namespace"
             )?,
+        }
+        for (key, value) in &self.sysctls {
+            writeln!(f, "machine: set sysctl {key} to {value:?}")?;
         }
         for share in &self.shares {
             writeln!(f, "share {share}")?;
@@ -182,7 +197,8 @@ pub fn plan(spec: &Spec, options: &Options, facts: &Facts) -> Result<MachinePlan
         size: size::of(spec)?,
         limits: size::inside(spec),
     };
-    let shares = share::of(&build(&on_host(spec), options)?);
+    let plan_on_host = build(&on_host(spec), options)?;
+    let shares = share::of(&plan_on_host);
     let disks = disk::of(spec, &options.bundle);
     let mut guest = guest_spec(spec, facts);
     disk::redirect(&mut guest.mounts, &disks, &options.bundle);
@@ -192,7 +208,8 @@ pub fn plan(spec: &Spec, options: &Options, facts: &Facts) -> Result<MachinePlan
         shares,
         disks,
         sealed_root: spec.root.readonly,
-        network: joined(spec),
+        network: joined(&plan_on_host),
+        sysctls: network_sysctls(spec),
         size: extent.size,
         kernel: kernel(spec),
         limits: extent.limits,
@@ -229,6 +246,8 @@ fn guest_spec(spec: &Spec, facts: &Facts) -> Spec {
     guest.linux.mount_label.clear();
     guest.hooks.prestart.clear();
     guest.hooks.create_runtime.clear();
+    let sysctls = &mut guest.linux.sysctl;
+    sysctls.retain(|key, _| !sysctl::path(key).is_some_and(|path| is_of_network(&path)));
     guest.linux.resources = None;
     guest.vm = None;
     guest
@@ -252,9 +271,19 @@ fn guest_options(options: &Options) -> Options {
     }
 }
 
-fn joined(spec: &Spec) -> Option<PathBuf> {
-    let network = spec.linux.namespace(NamespaceKind::Network)?;
-    (!network.is_new()).then(|| network.path.clone())
+fn joined(plan: &Plan) -> Option<Join> {
+    let mut joined = plan.namespaces.join.iter();
+    joined.find(|one| one.kind == namespaces::NETWORK).cloned()
+}
+
+fn network_sysctls(spec: &Spec) -> BTreeMap<String, String> {
+    let asked = spec.linux.sysctl.iter();
+    let paths = asked.filter_map(|(key, value)| Some((sysctl::path(key)?, value.clone())));
+    paths.filter(|(path, _)| is_of_network(path)).collect()
+}
+
+fn is_of_network(path: &str) -> bool {
+    sysctl::owner(path) == Some(NamespaceKind::Network)
 }
 
 fn kernel(spec: &Spec) -> KernelChoice {

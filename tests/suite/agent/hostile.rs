@@ -37,11 +37,17 @@ fn frame(text: &[u8]) -> Vec<u8> {
     [&length.to_le_bytes(), text].concat()
 }
 
+/// The first frame of a conversation, with fields after the version.
+fn greeting(fields: &str) -> Vec<u8> {
+    let version = wire::VERSION;
+    frame(format!("{{\"Hello\":{{\"version\":{version}{fields}}}}}").as_bytes())
+}
+
 #[test]
 fn the_agent_bears_what_is_no_request() {
     need!(root, cgroup2);
     let agent = Agent::new();
-    let hello = frame(br#"{"Hello":{"version":1}}"#);
+    let hello = greeting("");
     let after = |text: &[u8]| [hello.as_slice(), &frame(text)].concat();
     let cases = [
         Vec::new(),
@@ -71,7 +77,13 @@ fn another_version_is_told_which_one_it_is() {
     let answer = answered(&agent, "control", &frame(br#"{"Hello":{"version":999}}"#));
     let event: Event = wire::receive(answer.as_slice()).unwrap().unwrap();
     assert!(
-        matches!(event, Event::Hello { version: 1, .. }),
+        matches!(
+            event,
+            Event::Hello {
+                version: wire::VERSION,
+                ..
+            }
+        ),
         "{event:?}"
     );
     let mut connection = agent.socket("streams");
@@ -94,7 +106,9 @@ fn what_is_asked_at_the_wrong_time_is_refused_and_the_conversation_goes_on() {
     for request in [
         Request::Start,
         Request::Proceed,
-        Request::Hello { version: 1 },
+        Request::Hello {
+            version: wire::VERSION,
+        },
         Request::Wait { session },
         Request::Resize {
             session,
@@ -147,11 +161,11 @@ fn guest(bytes: Vec<u8>) -> UnixStream {
 
 #[test]
 fn a_guest_of_another_version_is_named_with_the_way_out() {
-    let other = frame(br#"{"Hello":{"version":2,"kernel":"x"}}"#);
+    let other = frame(br#"{"Hello":{"version":999,"kernel":"x"}}"#);
     let refused = Client::open(guest(other)).unwrap_err();
     let words = refused.to_string();
     assert!(
-        words.contains("version 2") && words.contains("make guest"),
+        words.contains("version 999") && words.contains("make guest"),
         "{words}"
     );
 }
@@ -165,7 +179,7 @@ fn a_guest_that_announces_too_much_is_not_listened_to() {
 
 #[test]
 fn a_guest_that_tells_of_one_end_after_the_other_is_not_listened_to_for_ever() {
-    let mut bytes = frame(br#"{"Hello":{"version":1,"kernel":"x"}}"#);
+    let mut bytes = greeting(r#","kernel":"x""#);
     let end = frame(br#"{"Exited":{"session":7,"exit":{"Status":0}}}"#);
     bytes.extend(end.repeat(5000));
     bytes.extend(frame(br#""Done""#));
@@ -223,7 +237,7 @@ proptest! {
         frames in proptest::collection::vec(near_misses(), 0..6),
         rest in proptest::collection::vec(any::<u8>(), 0..20),
     ) {
-        let mut bytes = frame(br#"{"Hello":{"version":1,"kernel":"6.1"}}"#);
+        let mut bytes = greeting(r#","kernel":"6.1""#);
         for text in &frames {
             bytes.extend(frame(text));
         }

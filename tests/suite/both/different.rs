@@ -53,6 +53,10 @@ const DIFFERENT: &[(&str, &str)] = &[
         "refused by name: devices of the host",
     ),
     (
+        "callers::podman::podman_scopes",
+        "limits of the host have the machine on top; `both::commands` asks inside",
+    ),
+    (
         "callers::rootless::",
         "refused by name: a machine needs root of the host",
     ),
@@ -97,12 +101,20 @@ const DIFFERENT: &[(&str, &str)] = &[
         "refused by name: an interface of the host cannot move into a machine",
     ),
     (
+        "container::mount::a_link_as_the_source_is_shown",
+        "refused by name: a link cannot be mounted in a machine as one",
+    ),
+    (
         "container::mount::a_missing_source",
         "found before anything is made, and named by its property and not by a step",
     ),
     (
         "container::mount::a_stack_of_layers",
         "refused by name: a stack of the host's directories in a mount",
+    ),
+    (
+        "container::namespace::every_namespace_that",
+        "the guest's network is its kernel's first, whose number is that of the host's",
     ),
     (
         "container::namespace::what_is_not_asked_for",
@@ -150,6 +162,14 @@ const DIFFERENT: &[(&str, &str)] = &[
         "refused by name: mounts of a machine do not show on the host",
     ),
     (
+        "container::option::recursive_words",
+        "one share shows a tree with the mounts below it: they are no mounts of the guest",
+    ),
+    (
+        "container::tuning::a_class_of_cache",
+        "refused by name: a machine is in no class of the cache",
+    ),
+    (
         "container::tuning::an_exec_runs_on_the_cpus",
         "refused by name: a machine does not see the host's processors",
     ),
@@ -194,8 +214,20 @@ const DIFFERENT: &[(&str, &str)] = &[
         "the state root is there before: the guests are in it",
     ),
     (
+        "network::reach::a_published_port_of_udp",
+        "its server is in the workspace's network on the host, whose packets are the machine's; `wall::network` asks inside",
+    ),
+    (
+        "network::reach::the_hosts_is",
+        "refused by name: a machine shares no namespace with the host",
+    ),
+    (
         "run::the_end_of_a_process",
         "asks the kernel, without any wall",
+    ),
+    (
+        "up::elsewhere::systemd_makes",
+        "limits of the host have the machine on top; `both::commands` asks inside",
     ),
     (
         "update::options_with",

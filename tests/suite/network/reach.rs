@@ -165,7 +165,7 @@ fn a_workspace_cannot_reach_what_listens_on_the_hosts_loopback() {
 }
 
 #[test]
-fn none_is_a_loopback_alone_and_host_is_the_hosts() {
+fn none_is_a_loopback_alone() {
     need!(root, cgroup2);
     let home = Home::new();
     let links = "ip -o link | wc -l";
@@ -173,6 +173,12 @@ fn none_is_a_loopback_alone_and_host_is_the_hosts() {
         config["annotations"]["dev.bulkhead.network"] = "none".into();
     });
     assert_eq!(home.run(&none).ok().trim(), "1");
+}
+
+#[test]
+fn the_hosts_is_the_one_of_who_calls() {
+    need!(root, cgroup2);
+    let home = Home::new();
     let shared = Bundle::shell("readlink /proc/self/ns/net").with(|config| {
         config["annotations"]["dev.bulkhead.network"] = "host".into();
         let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();

@@ -57,3 +57,16 @@ fn without_reset_it_has_ended() {
     assert_eq!(document.row(&home)["resets"], 0);
     document.down(&home);
 }
+
+#[test]
+fn whoever_of_it_needs_too_much_it_ends_as_a_whole() {
+    need!(root, limits);
+    let home = Home::new();
+    let limit = LIMIT.replace("reset", "kill");
+    let script = "dd if=/dev/zero of=/dev/null bs=64M; exec sleep 1000";
+    let document = Document::new(&home, script, &limit);
+    document.up(&home);
+    document.becomes(&home, "stopped");
+    eventually("the status", || document.row(&home)["exit_status"] == 137);
+    document.down(&home);
+}

@@ -143,6 +143,7 @@ fn settle(
         streams,
         disks: Vec::new(),
         interfaces,
+        sysctls: machine.sysctls.clone(),
         limits: talk::limits(machine.limits, false),
         devices: machine.devices.clone(),
         unix_ns: talk::now(),
