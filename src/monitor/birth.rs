@@ -88,6 +88,9 @@ fn make<'a>(
         watch.billing.wait(since);
     }
     line.say(&Word::Running).unwrap_or_default();
+    if launch.attached {
+        watch.prepare_for_the_end();
+    }
     Ok(Some(watch.with_output(journal, outlets)))
 }
 

@@ -11,9 +11,10 @@ use crate::monitor::remarks::Remarks;
 use crate::monitor::watch::Over;
 use crate::monitor::watch::Watch;
 use crate::sys::Errno;
-use crate::sys::vanish::Remains;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
+use crate::workspace::held::Farewell;
+use crate::workspace::layer;
 
 impl Watch<'_> {
     /// Ends the work; gives the exit status of the monitor.
@@ -27,14 +28,19 @@ impl Watch<'_> {
             return 0;
         }
         let remarks = Remarks::none(self.store).since(self.billing.begun());
-        // What the kernel still takes apart is waited for at the very end, as is the disk, when who looks on has gone.
-        let mut remains = Remains::default();
-        // Who has removed it meanwhile has done this too; what cannot be given back now `down` and `gc` try again.
         let mut program = self.program.take();
         let held = program.as_mut().map(|it| std::mem::take(&mut it.held));
-        let mut held = held.unwrap_or_default();
-        let workspace = &mut self.workspace;
-        let released = workspace.release(exit, &remarks, &mut remains, &mut held);
+        let goes = over == Over::Removed || (self.passing && self.line.is_some());
+        let (places, id) = (self.store.places(), self.workspace.record().id.clone());
+        let mut meanwhile = || layer::forget(places, &id);
+        let mut farewell = Farewell {
+            exit,
+            held: held.unwrap_or_default(),
+            meanwhile: goes.then_some(&mut meanwhile as &mut dyn FnMut()),
+            ..Farewell::default()
+        };
+        // Who has removed it meanwhile has done this too; what cannot be given back now `down` and `gc` try again.
+        let released = self.workspace.release(&remarks, &mut farewell);
         if let Some(program) = program {
             program.collect();
         }
@@ -55,14 +61,15 @@ impl Watch<'_> {
             (false, Ok(())) => self.workspace.note_settled(),
             (false, failed) => failed,
         };
-        drop(held);
+        farewell.held.await_mounts();
         if let Some(line) = line {
             if let Some(text) = unbilled {
                 say_at_last(&line, &Word::Warning(text));
             }
             say_at_last(&line, &Word::Ended(exit));
         }
-        drop((remarks, remains));
+        // What the kernel still takes apart is waited for at the very end, as is the disk, when who looks on has gone.
+        drop((remarks, farewell));
         i32::from(finished.is_err())
     }
 

@@ -138,6 +138,13 @@ impl<'a> Watch<'a> {
         self
     }
 
+    /// Prepares for an end that somebody waits for.
+    pub(super) fn prepare_for_the_end(&mut self) {
+        if let Some(program) = &mut self.program {
+            program.held.prepare(&self.workspace);
+        }
+    }
+
     /// A program that this monitor has made may have run out of memory already.
     fn watch_memory(&mut self) {
         let fresh = self.program.as_ref().is_some_and(Program::is_child);

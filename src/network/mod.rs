@@ -25,12 +25,12 @@ pub use error::NetworkError;
 pub use lease::Lease;
 pub use lease::Register;
 pub use regrant::regrant;
-pub use wire::begin_to_detach;
 pub use wire::collect;
 pub use wire::detach;
 pub use wire::inspect;
 pub use wire::list;
 pub use wire::prepare;
+pub use wire::prepare_to_detach;
 pub use wire::remove;
 pub use wire::renew;
 

@@ -30,7 +30,7 @@ use crate::sys::Errno;
 use crate::sys::interface::Prefixed;
 use crate::sys::route::Route;
 use crate::sys::vanish;
-use crate::sys::vanish::Leaving;
+use crate::sys::vanish::Parting;
 use crate::sys::vanish::Remains;
 
 type Result<T, E = NetworkError> = std::result::Result<T, E>;
@@ -272,11 +272,16 @@ impl Prepared<'_> {
     }
 }
 
-/// Begins to remove the link of a workspace; nothing when it has none. [`detach`] does the rest, and tells what failed.
+/// Prepares to remove the link of a workspace, by who does what comes `first`; nothing when it has none. [`detach`] does
+/// the rest, and tells what failed.
 #[must_use]
-pub fn begin_to_detach(id: &str, places: &Places) -> Option<Leaving> {
+pub fn prepare_to_detach(
+    id: &str,
+    places: &Places,
+    first: impl FnOnce() + Send + 'static,
+) -> Option<Parting> {
     let link = Link::of(&places.root, id).name;
-    vanish::begin(&link).ok()
+    vanish::prepare(&link, first).ok()
 }
 
 /// Takes a workspace off its network, and removes the network with its last workspace. What is not there is away

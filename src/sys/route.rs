@@ -256,13 +256,9 @@ fn connected() -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// A socket that also hears what the kernel announces to a group.
-pub(super) fn listening(group: u32) -> Result<Socket> {
-    let socket = connected().and_then(|socket| {
-        socket.add_membership(group)?;
-        Ok(socket)
-    });
-    socket.map_err(|error| errno_of(&error))
+/// A socket to send whole messages by.
+pub(super) fn plain() -> Result<Socket> {
+    connected().map_err(|error| errno_of(&error))
 }
 
 /// One order that wants an answer, as it is sent.

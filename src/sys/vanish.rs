@@ -53,6 +53,14 @@ pub struct Leaving {
     thread: Remains,
 }
 
+/// An interface that goes when [`Parting::go`] says so. Dropping this leaves it where it is, and does what was to be done
+/// first all the same.
+#[derive(Debug)]
+pub struct Parting {
+    word: OwnedFd,
+    leaving: Leaving,
+}
+
 /// Begins to take away the interface of this name, in this process's network: by its number, which nobody else will ever
 /// have; the name may be given again meanwhile.
 ///
@@ -60,12 +68,30 @@ pub struct Leaving {
 ///
 /// `ENODEV` when there is none; else the kernel's reason for not being asked.
 pub fn begin(name: &str) -> Result<Leaving> {
-    let socket = Arc::new(route::listening(LINKS)?);
+    let mut parting = prepare(name, || {})?;
+    parting.begin();
+    Ok(parting.go())
+}
+
+/// Prepares for that: a thread that waits, in a process that had one. It does what comes `first` when it is told to begin.
+///
+/// # Errors
+///
+/// As [`begin`].
+pub fn prepare(name: &str, first: impl FnOnce() + Send + 'static) -> Result<Parting> {
+    let socket = Arc::new(route::plain()?);
     let index = rustix::net::netdevice::name_to_index(&*socket, name)?;
     let (answered, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let (heard, word) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let sender = Arc::clone(&socket);
     let bytes = route::bytes_of(order(index));
+    let told = move || rustix::io::retry_on_intr(|| rustix::io::read(&heard, &mut [0; 1]));
     let work = move || {
+        told()?;
+        first();
+        if told()? == 0 {
+            return Ok(());
+        }
         let sent = sender.send(&bytes, 0);
         drop(end);
         sent.map(drop).map_err(|error| route::errno_of(&error))
@@ -74,12 +100,37 @@ pub fn begin(name: &str) -> Result<Leaving> {
     let thread = thread.map_err(|error| route::errno_of(&error))?;
     // In half of all cases it waits for the processor that we are on, though another is idle; it soon waits for the kernel.
     std::thread::yield_now();
-    Ok(Leaving {
+    let leaving = Leaving {
         index,
         socket,
         answered,
         thread: Remains(vec![thread]),
-    })
+    };
+    Ok(Parting { word, leaving })
+}
+
+impl Parting {
+    /// Lets the thread do what comes first.
+    pub fn begin(&mut self) {
+        self.tell();
+    }
+
+    /// Lets the interface go, when the thread has [begun](Parting::begin).
+    #[must_use]
+    pub fn go(mut self) -> Leaving {
+        // Who hears no announcement hears the answer, later.
+        let socket = &self.leaving.socket;
+        socket.add_membership(LINKS).unwrap_or_default();
+        self.tell();
+        self.leaving
+    }
+
+    fn tell(&mut self) {
+        // The thread listens until it has been told twice.
+        rustix::io::write(&self.word, b"w")
+            .map(drop)
+            .unwrap_or_default();
+    }
 }
 
 impl Leaving {

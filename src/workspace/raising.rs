@@ -15,12 +15,12 @@ use crate::spec::Spec;
 use crate::spec::asked::Network;
 use crate::spec::process::RlimitKind;
 use crate::sys::process::Exit;
-use crate::sys::vanish::Remains;
 use crate::workspace::blueprint::Blueprint;
 use crate::workspace::blueprint::Wish;
 use crate::workspace::blueprint::Written;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
+use crate::workspace::held::Farewell;
 use crate::workspace::held::Held;
 use crate::workspace::making;
 use crate::workspace::making::Arrangement;
@@ -241,40 +241,28 @@ impl Workspace {
         exit: Option<Exit>,
         report: &dyn Report,
     ) -> Result<(), WorkspaceError> {
-        self.release(exit, report, &mut Remains::default(), &mut Held::default())?;
+        let mut farewell = Farewell {
+            exit,
+            ..Farewell::default()
+        };
+        self.release(report, &mut farewell)?;
         self.note_settled()
     }
 
     /// As [`Workspace::settle`], for who knows soon what becomes of it then: [`Workspace::note_settled`] or
-    /// [`Workspace::erase`]. The mounts that were `held` are gone when that is dropped.
+    /// [`Workspace::erase`].
     ///
     /// # Errors
     ///
     /// As [`Workspace::settle`].
     pub fn release(
         &mut self,
-        exit: Option<Exit>,
         report: &dyn Report,
-        remains: &mut Remains,
-        held: &mut Held,
+        farewell: &mut Farewell<'_>,
     ) -> Result<(), WorkspaceError> {
         self.lock()?;
-        let released = self.release_locked(exit, report, remains, held);
+        let left = removing::release(&self.home, Some(&self.record), report, farewell);
         self.unlock()?;
-        released
-    }
-
-    fn release_locked(
-        &mut self,
-        exit: Option<Exit>,
-        report: &dyn Report,
-        remains: &mut Remains,
-        held: &mut Held,
-    ) -> Result<(), WorkspaceError> {
-        if let Some(exit) = exit {
-            self.home.write(store::EXIT, &serde_json::to_vec(&exit)?)?;
-        }
-        let left = removing::release(&self.home, Some(&self.record), report, remains, held);
         removing::all_or_several(left)
     }
 
@@ -311,7 +299,9 @@ impl Workspace {
     }
 
     fn give_back(&mut self, report: &dyn Report) -> Result<(), WorkspaceError> {
-        self.release_locked(None, report, &mut Remains::default(), &mut Held::default())?;
+        let mut farewell = Farewell::default();
+        let left = removing::release(&self.home, Some(&self.record), report, &mut farewell);
+        removing::all_or_several(left)?;
         self.note_settled_locked()
     }
 

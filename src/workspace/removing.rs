@@ -19,14 +19,14 @@ use crate::sys::Errno;
 use crate::sys::ending;
 use crate::sys::process;
 use crate::sys::process::Exit;
-use crate::sys::vanish::Remains;
+use crate::sys::vanish::Parting;
 use crate::workspace::admission;
 use crate::workspace::document;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
 use crate::workspace::found::Workspace;
 use crate::workspace::found::read_record;
-use crate::workspace::held::Held;
+use crate::workspace::held::Farewell;
 use crate::workspace::hooks::Moment;
 use crate::workspace::inside;
 use crate::workspace::interfaces;
@@ -254,8 +254,8 @@ pub(super) fn remove(
     record: Option<&Record>,
     report: &dyn Report,
 ) -> Vec<WorkspaceError> {
-    let mut remains = Remains::default();
-    let mut errors = release(&home, record, report, &mut remains, &mut Held::default());
+    let mut farewell = Farewell::default();
+    let mut errors = release(&home, record, report, &mut farewell);
     if !errors.is_empty() {
         return errors;
     }
@@ -264,25 +264,30 @@ pub(super) fn remove(
     errors
 }
 
-/// Ends every process and gives back what the host lent for them; the directory stays. What the kernel still takes apart
-/// is among `remains`; the mounts that this process has `held` have ended, or end before that is dropped.
+/// Ends every process and gives back what the host lent for them; the directory stays.
 pub(super) fn release(
     home: &Home,
     record: Option<&Record>,
     report: &dyn Report,
-    remains: &mut Remains,
-    held: &mut Held,
+    farewell: &mut Farewell<'_>,
 ) -> Vec<WorkspaceError> {
     let mut errors = Vec::new();
-    let watch = record.and_then(|record| LastWatch::begin(home, record));
+    let due = record.filter(|record| is_due(home, record));
+    let runs = due.is_some_and(|record| record.init.as_ref().is_some_and(Life::goes_on));
+    let wired = due.filter(|record| !runs && wiring::is_wired(record));
+    let held = &mut farewell.held;
+    let parting = match wired {
+        Some(record) => held.begin_to_part(home, &record.id),
+        None => {
+            held.begin_to_unmount();
+            None
+        }
+    };
+    let watch = due.map(|record| LastWatch::begin(home, record, runs));
     // What went through the link has been counted; so the kernel works at that beside us.
-    let ended = watch.as_ref().filter(|watch| !watch.runs);
-    let wired = ended.filter(|watch| wiring::is_wired(watch.record));
-    match wired {
-        Some(_) => held.unmount(),
-        None => held.begin_to_unmount(),
-    }
-    let leaving = wired.and_then(|watch| wiring::begin_to_detach(home, &watch.record.id));
+    let leaving = parting.map(Parting::go);
+    let noted = farewell.exit.map(|exit| note_exit(home, exit));
+    errors.extend(noted.and_then(Result::err));
     let found = enclosure_of(home, record);
     let enclosure = found.unwrap_or_else(|error| {
         errors.push(error);
@@ -293,12 +298,15 @@ pub(super) fn release(
         watch.end(home, enclosure, report);
     }
     errors.extend(enclosure.and_then(|enclosure| remove_cgroup(home, record, enclosure).err()));
+    if let Some(meanwhile) = &mut farewell.meanwhile {
+        meanwhile();
+    }
     if let Some(leaving) = leaving {
         wiring::forget_files(home);
         // What failed here is met, and told, by the next.
-        leaving.finish(remains).unwrap_or_default();
+        leaving.finish(&mut farewell.remains).unwrap_or_default();
     }
-    let detached = wiring::detach(home, record, remains);
+    let detached = wiring::detach(home, record, &mut farewell.remains);
     errors.extend(detached.err().map(WorkspaceError::from));
     if let Some(record) = record {
         admission::forget(home.store(), record, report);
@@ -330,22 +338,23 @@ struct LastWatch<'a> {
     machine: Option<MachineCounters>,
 }
 
+/// Whether there is a life to be looked at for the last time: none of one that has been seen to its end before.
+fn is_due(home: &Home, record: &Record) -> bool {
+    let settled = matches!(home.read(store::SETTLED), Ok(Some(_)));
+    !settled && record.init.is_some() && is_billed(record)
+}
+
 impl<'a> LastWatch<'a> {
-    /// Nothing of one that has been seen to its end before.
-    fn begin(home: &Home, record: &'a Record) -> Option<Self> {
-        if matches!(home.read(store::SETTLED), Ok(Some(_))) {
-            return None;
-        }
-        let init = record.init.as_ref().filter(|_| is_billed(record))?;
-        Some(Self {
+    fn begin(home: &Home, record: &'a Record, runs: bool) -> Self {
+        Self {
             record,
-            runs: init.goes_on(),
+            runs,
             interfaces: interfaces::counted(home.path(), record),
             machine: record.machine.and_then(|_| {
                 let enclosure = Enclosure::open(&record.place).ok()?;
                 inside::counted(home, record, &enclosure)
             }),
-        })
+        }
     }
 
     /// Says that the counters are about to be lost, when all that was killed has been charged for.
@@ -368,6 +377,11 @@ impl<'a> LastWatch<'a> {
 /// Whether what it uses is entered in the ledger. What cannot be understood was refused when it was made.
 pub(super) fn is_billed(record: &Record) -> bool {
     Asked::of(&record.annotations).is_ok_and(|asked| asked.billed)
+}
+
+/// Writes down how a first process ended.
+fn note_exit(home: &Home, exit: Exit) -> Result<(), WorkspaceError> {
+    Ok(home.write(store::EXIT, &serde_json::to_vec(&exit)?)?)
 }
 
 /// How a first process ended: what was written down, or what its remains say while nobody has collected them.

@@ -28,7 +28,7 @@ use crate::spec::id::ContainerId;
 use crate::spec::mounts::Mount;
 use crate::sys::Errno;
 use crate::sys::tree;
-use crate::sys::vanish::Leaving;
+use crate::sys::vanish::Parting;
 use crate::sys::vanish::Remains;
 use crate::workspace::blueprint::Blueprint;
 use crate::workspace::error::WorkspaceError;
@@ -162,9 +162,14 @@ pub(super) fn is_wired(record: &Record) -> bool {
     Asked::of(&record.annotations).is_ok_and(|asked| asked_for(&asked).is_some())
 }
 
-/// Begins to undo it, for one whose first process has ended; [`detach`] does the rest, and tells what failed.
-pub(super) fn begin_to_detach(home: &Home, id: &ContainerId) -> Option<Leaving> {
-    network::begin_to_detach(id.as_str(), &places_of(home))
+/// Prepares to undo it when the first process has ended, by who does what comes `first`; [`detach`] does the rest, and tells
+/// what failed.
+pub(super) fn prepare_to_detach(
+    home: &Home,
+    id: &ContainerId,
+    first: impl FnOnce() + Send + 'static,
+) -> Option<Parting> {
+    network::prepare_to_detach(id.as_str(), &places_of(home), first)
 }
 
 /// Removes the files of one that has ended, which nobody reads any more. What cannot be removed goes with its directory.
