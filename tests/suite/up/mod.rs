@@ -59,8 +59,13 @@ impl Document {
     /// Brings it up and leaves it.
     #[track_caller]
     pub(crate) fn up(&self, home: &Home) {
+        // Who stays with it may hold on to a pipe.
+        let words = tempfile::NamedTempFile::new().unwrap();
         let mut up = residue::quiet(home, &self.id, ["up", "-d"]);
-        assert!(up.arg(self.file()).status().unwrap().success());
+        up.arg(self.file()).stderr(words.reopen().unwrap());
+        let status = up.status().unwrap();
+        let words = std::fs::read_to_string(words).unwrap();
+        assert!(status.success(), "{status}: {words}");
     }
 
     /// Brings it up and stays with it.
