@@ -50,11 +50,19 @@ impl SpecError {
             (Some(around), None) => around.trim_end_matches('.').to_owned(),
             (None, _) => path.trim_start_matches('.').to_owned(),
         };
-        let path = match path.as_str() {
-            "" => "the document".to_owned(),
-            _ => path,
+        Self::at(&path, reason)
+    }
+
+    /// What is at this path, which is that of the whole document when it is empty, cannot be read.
+    pub(super) fn at(path: &str, reason: String) -> Self {
+        let path = match path {
+            "" => "the document",
+            path => path,
         };
-        Self::Shape { path, reason }
+        Self::Shape {
+            path: path.to_owned(),
+            reason,
+        }
     }
 
     /// A property whose value cannot be used.

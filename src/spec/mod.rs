@@ -192,9 +192,8 @@ fn refuse_nul(bytes: &[u8]) -> Result<(), SpecError> {
         .and_then(|value| nul_in(&value))
     {
         Some(path) => {
-            let path = path.trim_start_matches('.').to_owned();
             let reason = "has a NUL character in it".to_owned();
-            Err(SpecError::Shape { path, reason })
+            Err(SpecError::at(path.trim_start_matches('.'), reason))
         }
         None => Ok(()),
     }

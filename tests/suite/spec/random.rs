@@ -71,6 +71,21 @@ fn odd_value() -> impl Strategy<Value = Value> {
     ]
 }
 
+#[test]
+fn a_character_that_no_text_of_the_kernel_holds_is_refused_where_it_stands() {
+    for (text, path) in [
+        (r#""a\u0000b""#, "the document"),
+        (r#"{"ociVersion": "1.0.2\u0000"}"#, "ociVersion"),
+        (
+            r#"{"process": {"args": ["a", "\u0000"]}}"#,
+            "process.args[1]",
+        ),
+    ] {
+        let error = Spec::parse(text.as_bytes()).unwrap_err().to_string();
+        assert_eq!(error, format!("{path}: has a NUL character in it"));
+    }
+}
+
 proptest! {
     #[test]
     fn an_id_names_one_entry_of_a_directory(word in "\\PC{0,8}|[a-z./+-]{1,6}") {
