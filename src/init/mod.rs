@@ -17,6 +17,7 @@ pub mod report;
 mod rights;
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -33,6 +34,7 @@ use crate::plan::step::Step;
 use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::namespace;
+use crate::sys::socket;
 
 /// The status of a process whose plan failed before the program was reached.
 pub const FAILED: i32 = 125;
@@ -46,6 +48,8 @@ pub struct Outfit {
     pub listener: Option<OwnedFd>,
     /// Where a terminal's master is sent.
     pub console: Option<OwnedFd>,
+    /// Where its network namespace comes from, when who made it makes that.
+    pub network: Option<OwnedFd>,
     /// Mounts that only the outside could make, by the index of the step that attaches them.
     pub mounts: BTreeMap<usize, OwnedFd>,
     /// The layers of the root, where the one who does the steps may not reach them.
@@ -108,11 +112,12 @@ pub fn below(
     mounts: BTreeMap<usize, OwnedFd>,
     wanted: impl Fn(&Step) -> bool,
 ) -> std::result::Result<(), (usize, Trouble)> {
-    let (channel, _nobody) = crate::sys::socket::pair().map_err(|errno| (0, errno.into()))?;
+    let (channel, _nobody) = socket::pair().map_err(|errno| (0, errno.into()))?;
     let mut doing = Doing::new(Outfit {
         channel,
         listener: None,
         console: None,
+        network: None,
         mounts,
         layers: None,
         timed: false,
@@ -190,6 +195,7 @@ impl Doing {
         match step {
             Step::Await(barrier) => self.wait(*barrier),
             Step::NetworkNamespace => self.make_network(),
+            Step::JoinNetwork => self.join_network(),
             Step::Propagate(flags) => Ok(crate::sys::mount::propagate_all(*flags)?),
             Step::Root { path, cut_off } => self.take_root(path, *cut_off),
             Step::Overlay(wanted) => self.take_overlay(wanted),
@@ -229,6 +235,16 @@ impl Doing {
     fn make_network(&self) -> std::result::Result<(), Trouble> {
         namespace::leave(namespace::NETWORK)?;
         Ok(Message::NetworkStands.send(&self.outfit.channel)?)
+    }
+
+    fn join_network(&mut self) -> std::result::Result<(), Trouble> {
+        let giver = self.outfit.network.take();
+        let giver = giver.ok_or(Trouble::because(Reason::Order, Errno::INVAL))?;
+        let (_, given) = socket::receive_with(giver.as_fd(), &mut [0; 1])?;
+        match given.first() {
+            Some(network) => Ok(namespace::enter(network.as_fd(), namespace::NETWORK)?),
+            None => Err(Trouble::because(Reason::Abandoned, Errno::PIPE)),
+        }
     }
 
     fn wait(&mut self, barrier: Barrier) -> std::result::Result<(), Trouble> {

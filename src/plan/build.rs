@@ -13,6 +13,7 @@ use crate::plan::hooks;
 use crate::plan::mounts;
 use crate::plan::namespaces;
 use crate::plan::namespaces::Namespaces;
+use crate::plan::namespaces::NetworkMaker;
 use crate::plan::process;
 use crate::plan::process::Rights;
 use crate::plan::step::Barrier;
@@ -31,16 +32,14 @@ use crate::spec::sysctl;
 /// [`PlanError`], whose message starts with the field at fault. The spec must have been validated.
 pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
     let mut namespaces = namespaces::of(spec);
-    // Where there are users of its own it belongs to them, and is made with them.
-    namespaces.network_later =
-        options.bridged && !namespaces.has(namespaces::USER) && !namespaces.two_generations();
     if options.rootless && !namespaces.has(namespaces::USER) {
         return Err(PlanError::UserNamespaceNeeded);
     }
     process::need_selinux("linux.mountLabel", &spec.linux.mount_label, options)?;
     let outside = outside(spec, &namespaces);
+    namespaces.network_by = network_maker(&namespaces, &outside, options);
     let mut steps = Vec::new();
-    if namespaces.network_later {
+    if namespaces.network_by == NetworkMaker::Itself {
         steps.push(Step::NetworkNamespace);
     }
     steps.push(Step::Session);
@@ -66,6 +65,11 @@ pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
     ));
     let Rights { before, after } = process::rights(spec, process, options)?;
     steps.extend(before);
+    if namespaces.network_by == NetworkMaker::Outside {
+        let needed = steps.iter().position(needs_network);
+        let at = needed.unwrap_or(steps.len());
+        steps.splice(at..at, [Step::JoinNetwork, Step::Loopback]);
+    }
     steps.push(Step::Await(Barrier::Start));
     let start = &spec.hooks.start_container;
     steps.extend(hooks::steps(
@@ -81,6 +85,39 @@ pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
         outside,
         steps,
     })
+}
+
+/// Where there are users of its own it belongs to them, and is made with them; and who makes one outside must be able to
+/// come back to its own.
+fn network_maker(namespaces: &Namespaces, outside: &Outside, options: &Options) -> NetworkMaker {
+    let with_others = namespaces.new & namespaces::NETWORK == 0
+        || namespaces.has(namespaces::USER)
+        || namespaces.two_generations();
+    if with_others {
+        NetworkMaker::Birth
+    } else if options.bridged {
+        NetworkMaker::Itself
+    } else if options.nested || options.rootless || !outside.interfaces.is_empty() {
+        NetworkMaker::Birth
+    } else {
+        NetworkMaker::Outside
+    }
+}
+
+/// File systems that are the same whatever the network of who mounts them.
+const WITHOUT_NETWORK: [&str; 7] = [
+    "proc", "tmpfs", "ramfs", "devpts", "mqueue", "cgroup", "cgroup2",
+];
+
+/// Whether what a step does, or who is called by it, depends on the network namespace of the process.
+fn needs_network(step: &Step) -> bool {
+    match step {
+        Step::Mount(mount) => !WITHOUT_NETWORK.contains(&mount.kind.as_str()),
+        // What `/proc/net` is depends on who looks it up.
+        Step::Bind(bind) => bind.source.starts_with("/proc"),
+        Step::Await(Barrier::RuntimeHooks) | Step::Hook(_) | Step::Enter(_) => true,
+        _ => false,
+    }
 }
 
 /// What a process in a user namespace has no right to, and what nobody can do from inside.
@@ -126,8 +163,9 @@ fn first(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Vec<Step> {
     if !options.no_new_keyring {
         steps.push(Step::Keyring(format!("_ses.{}", options.id)));
     }
-    // Who puts a link into it sees to this too.
-    if namespaces.new & namespaces::NETWORK != 0 && !namespaces.network_later {
+    // Who puts a link into it sees to this too; one that is joined later comes up then.
+    let with_others = namespaces.network_by == NetworkMaker::Birth;
+    if namespaces.new & namespaces::NETWORK != 0 && with_others {
         steps.push(Step::Loopback);
     }
     steps

@@ -52,14 +52,26 @@ pub fn name(kind: u64) -> &'static str {
 pub struct Namespaces {
     /// `CLONE_NEW*` bits of those that are made.
     pub new: u64,
-    /// Whether the process makes that of its network itself, while who made the process does what that is not needed for.
-    pub network_later: bool,
+    /// Who makes that of its network.
+    pub network_by: NetworkMaker,
     /// Those that are joined, the user namespace first.
     pub join: Vec<Join>,
     /// Whose numbers the inside sees as which, when a user namespace is made.
     pub mapping: Option<Mapping>,
     /// Lines for `timens_offsets`, when a time namespace is made.
     pub time_offsets: String,
+}
+
+/// Who makes a new network namespace, which takes longer than all others together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkMaker {
+    /// The kernel, with the process and its other namespaces.
+    #[default]
+    Birth,
+    /// The process, while who made it does what that is not needed for.
+    Itself,
+    /// Who made the process, while that does what needs no network.
+    Outside,
 }
 
 /// A namespace that exists already.

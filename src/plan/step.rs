@@ -38,6 +38,8 @@ pub enum Step {
     CgroupNamespace,
     /// Make a network namespace, and say so to whoever is about to put a link into it.
     NetworkNamespace,
+    /// Take the network namespace that who made this process has made meanwhile, and enter it.
+    JoinNetwork,
     /// Join a session keyring of this name.
     Keyring(String),
     /// Bring the loopback interface up.
@@ -450,6 +452,7 @@ impl Step {
             Self::BecomeRoot => f.write_str("become root of the user namespace"),
             Self::IpcNamespace => f.write_str("make an ipc namespace"),
             Self::NetworkNamespace => f.write_str("make a network namespace"),
+            Self::JoinNetwork => f.write_str("enter the network namespace"),
             Self::CgroupNamespace => f.write_str("make a cgroup namespace"),
             Self::Keyring(name) => write!(f, "join session keyring {name}"),
             Self::Loopback => f.write_str("bring up lo"),

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use bulkhead::plan;
 use bulkhead::plan::Options;
 use bulkhead::plan::Plan;
+use bulkhead::plan::namespaces::NetworkMaker;
 use bulkhead::plan::step::Barrier;
 use bulkhead::plan::step::Step;
 use bulkhead::spec::Spec;
 use serde_json::Value;
+use serde_json::json;
 
 const EVERY_PROPERTY: &str = include_str!("../../runtime-spec/examples/every-property.json");
 
@@ -91,6 +93,58 @@ fn the_root_is_built_before_it_is_entered_and_hidden_paths_are_hidden_inside() {
         |step| matches!(step, Step::Mask(_) | Step::Readonly(_)),
     ];
     assert!(in_order(&planned(&every_property()), &kinds));
+}
+
+#[test]
+fn the_network_is_there_before_what_depends_on_it_and_the_rest_does_not_wait_for_it() {
+    let first = |change: fn(&mut Value)| {
+        let mut config = serde_json::to_value(Spec::starter()).unwrap();
+        change(&mut config);
+        let plan = planned(&Spec::parse(config.to_string().as_bytes()).unwrap());
+        assert_eq!(plan.namespaces.network_by, NetworkMaker::Outside);
+        let joined = places(&plan, |step| matches!(step, Step::JoinNetwork))[0];
+        assert!(matches!(plan.steps[joined + 1], Step::Loopback));
+        plan.steps[joined + 2].to_string()
+    };
+    assert_eq!(first(|_| {}), "mount sysfs on /sys");
+    let all = first(|config| config["mounts"] = json!([]));
+    assert!(all.starts_with("enter the root"), "{all}");
+    let hooked = first(|config| {
+        config["mounts"] = json!([]);
+        config["hooks"] = json!({"createRuntime": [{"path": "/hook"}]});
+    });
+    assert!(hooked.contains("hooks"), "{hooked}");
+    let hooked = first(|config| {
+        config["mounts"] = json!([]);
+        config["hooks"] = json!({"createContainer": [{"path": "/hook"}]});
+    });
+    assert!(hooked.contains("hooks.createContainer"), "{hooked}");
+    let bound = first(|config| {
+        config["mounts"] =
+            json!([{"destination": "/net", "source": "/proc/net", "options": ["bind"]}]);
+    });
+    assert_eq!(bound, "bind /proc/net on /net");
+}
+
+#[test]
+fn a_network_that_somebody_cannot_come_back_from_is_made_with_the_process() {
+    let by = |spec: &Spec, change: fn(&mut Options)| {
+        let mut options = options();
+        change(&mut options);
+        plan::build(spec, &options).unwrap().namespaces.network_by
+    };
+    let starter = Spec::starter();
+    assert_eq!(
+        by(&starter, |options| options.bridged = true),
+        NetworkMaker::Itself
+    );
+    assert_eq!(
+        by(&starter, |options| options.nested = true),
+        NetworkMaker::Birth
+    );
+    let own_users = Spec::starter_rootless(1000, 1000);
+    assert_eq!(by(&own_users, |_| {}), NetworkMaker::Birth);
+    assert_eq!(by(&every_property(), |_| {}), NetworkMaker::Birth);
 }
 
 #[test]

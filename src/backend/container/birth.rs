@@ -34,6 +34,7 @@ use crate::init::report::Trouble;
 use crate::plan::Plan;
 use crate::plan::namespaces;
 use crate::plan::namespaces::Namespaces;
+use crate::plan::namespaces::NetworkMaker;
 use crate::plan::step::Barrier;
 use crate::sys::Errno;
 use crate::sys::clone;
@@ -41,6 +42,7 @@ use crate::sys::clone::Birth;
 use crate::sys::clone::Spawned;
 use crate::sys::namespace;
 use crate::sys::process;
+use crate::sys::socket;
 
 /// How long a process may take to make its network namespace.
 const PATIENCE: Timespec = Timespec {
@@ -63,12 +65,19 @@ pub(super) fn create(
 ) -> Result<Made, BackendError> {
     let joins = open_joins(&plan.namespaces)?;
     let (here, there) = channel()?;
+    let (giver, network) = match plan.namespaces.network_by {
+        NetworkMaker::Outside => Some(channel()?),
+        NetworkMaker::Birth | NetworkMaker::Itself => None,
+    }
+    .unzip();
     let birthplace = supplies.birthplace;
-    let leave: Vec<_> = std::iter::once(here.as_fd()).chain(supplies.lock).collect();
+    let own = std::iter::once(here.as_fd()).chain(giver.as_ref().map(OwnedFd::as_fd));
+    let leave: Vec<_> = own.chain(supplies.lock).collect();
     let outfit = Outfit {
         channel: there,
         listener: supplies.listener,
         console: supplies.console,
+        network,
         mounts: lift::mounts(plan)?,
         layers: lift::layers(plan)?,
         timed: supplies.timed,
@@ -96,7 +105,8 @@ pub(super) fn create(
         process: pidfd.as_fd(),
         pid,
     };
-    match attend(plan, &dialogue, attendant) {
+    let given = giver.map_or(Ok(()), |giver| give_network(&giver));
+    match given.and_then(|()| attend(plan, &dialogue, attendant)) {
         Ok(handle) => Ok(Made {
             handle,
             process: pidfd,
@@ -160,11 +170,32 @@ fn build(
 
 /// Waits until the network namespace of the process stands, where it makes that itself.
 fn until_network(plan: &Plan, dialogue: &Dialogue<'_>) -> Result<(), BackendError> {
-    if plan.namespaces.network_later {
-        dialogue.until_network(&PATIENCE)
-    } else {
-        Ok(())
+    match plan.namespaces.network_by {
+        NetworkMaker::Itself => dialogue.until_network(&PATIENCE),
+        NetworkMaker::Birth | NetworkMaker::Outside => Ok(()),
     }
+}
+
+/// Makes a network namespace and gives it to the process; this one is in its own again then.
+fn give_network(to: &OwnedFd) -> Result<(), BackendError> {
+    let failed = |what: &'static str| BackendError::kernel(what);
+    let own = present_network().map_err(failed("open the own network namespace"))?;
+    namespace::leave(namespace::NETWORK).map_err(failed("make a network namespace"))?;
+    let made = present_network();
+    namespace::enter(own.as_fd(), namespace::NETWORK)
+        .map_err(failed("return to the own network namespace"))?;
+    let made = made.map_err(failed("open the network namespace"))?;
+    match socket::send_with(to.as_fd(), b"n", &[made.as_fd()]) {
+        // It has ended; the next thing heard from it says so better.
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+        Err(errno) => Err(failed("give the process its network namespace")(errno)),
+    }
+}
+
+fn present_network() -> crate::sys::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    // host path: this thread, in the host's proc.
+    rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())
 }
 
 /// The namespaces that `clone3(2)` makes; the cgroup namespace is made later by the process itself, because it
@@ -175,7 +206,7 @@ fn at_birth(wanted: &Namespaces) -> u64 {
     if wanted.ipc_later() {
         later |= namespaces::IPC;
     }
-    if wanted.network_later {
+    if wanted.network_by != NetworkMaker::Birth {
         later |= namespaces::NETWORK;
     }
     wanted.new & !later

@@ -57,6 +57,7 @@ pub(super) fn exec(
     let birthplace = supplies.birthplace;
     let outfit = Outfit {
         channel: there,
+        network: None,
         listener: None,
         console: supplies.console,
         mounts: std::collections::BTreeMap::new(),
