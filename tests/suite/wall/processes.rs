@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,11 +67,14 @@ fn vmm_is_nobody(pid: i32, keeper: i32) {
     assert_eq!(std::fs::read_dir(home.join("root/")).unwrap().count(), 0);
 }
 
-/// What the descriptors of a process lead to, each once.
+/// What the descriptors of a process lead to, each once; one that is closed meanwhile is none.
 fn open(pid: i32) -> Vec<String> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let targets = entries.map(|entry| {
-        let target = std::fs::read_link(entry.unwrap().path()).unwrap();
+    let targets = entries.filter_map(|entry| {
+        let target = match std::fs::read_link(entry.unwrap().path()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            answer => answer.unwrap(),
+        };
         let name = target.to_string_lossy().into_owned();
         // Two of them are files of the workspace.
         let own = ["serial.log", "balloon"].into_iter();
@@ -82,7 +86,7 @@ fn open(pid: i32) -> Vec<String> {
         let name = own.next().map_or(name.clone(), str::to_owned);
         let numbered = name.starts_with("socket:") || name.contains("kvm-vcpu");
         let kind = name.rsplit_once(':').map_or("", |(kind, _)| kind);
-        if numbered { kind.to_owned() } else { name }
+        Some(if numbered { kind.to_owned() } else { name })
     });
     let all: BTreeSet<String> = targets.collect();
     all.into_iter().collect()
