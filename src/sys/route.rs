@@ -48,28 +48,15 @@ pub struct Refused {
 
 /// Does `work` in the network namespace of another process.
 ///
-/// This thread goes there and comes back, which takes a hundredth of the time of making another. Whoever may not come back
-/// is told so before it leaves; a kernel that has no memory left for the way ends this process as if it had been killed,
-/// which all that it makes is prepared for, while to look for that in the wrong network nothing is.
-///
 /// # Errors
 ///
 /// Fails as `setns(2)` does; what `work` gives is inside.
 pub fn within<T>(pid: i32, work: impl FnOnce() -> T) -> Result<T> {
-    let open = |path: &str| {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        // host path: namespaces in the host's proc.
-        rustix::fs::open(path, flags, Mode::empty())
-    };
-    let own = open("/proc/thread-self/ns/net")?;
-    let theirs = open(&format!("/proc/{pid}/ns/net"))?;
-    namespace::enter(own.as_fd(), namespace::NETWORK)?;
-    namespace::enter(theirs.as_fd(), namespace::NETWORK)?;
-    let done = work();
-    if namespace::enter(own.as_fd(), namespace::NETWORK).is_err() {
-        std::process::abort();
-    }
-    Ok(done)
+    let path = format!("/proc/{pid}/ns/net");
+    // host path: namespaces in the host's proc.
+    let theirs = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let go = || namespace::enter(theirs.as_fd(), namespace::NETWORK);
+    namespace::in_other_network(go, work)
 }
 
 impl Route {
@@ -79,9 +66,8 @@ impl Route {
     ///
     /// Fails as `socket(2)` does.
     pub fn open() -> Result<Self> {
-        let socket = connected().map_err(|error| errno_of(&error))?;
         Ok(Self {
-            socket,
+            socket: connected()?,
             sequence: 0,
             heard: Vec::with_capacity(ROOM),
         })
@@ -249,15 +235,14 @@ pub(super) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> Result<()> {
     Ok(())
 }
 
-fn connected() -> std::io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(socket)
-}
-
-/// A socket to send whole messages by.
-pub(super) fn plain() -> Result<Socket> {
+/// A socket to the kernel, to send whole messages by.
+pub(super) fn connected() -> Result<Socket> {
+    let connected = || {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(socket)
+    };
     connected().map_err(|error| errno_of(&error))
 }
 

@@ -68,7 +68,7 @@ pub struct Parting {
 ///
 /// `ENODEV` when there is none; else the kernel's reason for not being asked.
 pub fn begin(name: &str) -> Result<Leaving> {
-    let mut parting = prepare(name, || {})?;
+    let parting = prepare(name, || {})?;
     parting.begin();
     Ok(parting.go())
 }
@@ -79,7 +79,7 @@ pub fn begin(name: &str) -> Result<Leaving> {
 ///
 /// As [`begin`].
 pub fn prepare(name: &str, first: impl FnOnce() + Send + 'static) -> Result<Parting> {
-    let socket = Arc::new(route::plain()?);
+    let socket = Arc::new(route::connected()?);
     let index = rustix::net::netdevice::name_to_index(&*socket, name)?;
     let (answered, end) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (heard, word) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
@@ -111,13 +111,13 @@ pub fn prepare(name: &str, first: impl FnOnce() + Send + 'static) -> Result<Part
 
 impl Parting {
     /// Lets the thread do what comes first.
-    pub fn begin(&mut self) {
+    pub fn begin(&self) {
         self.tell();
     }
 
     /// Lets the interface go, when the thread has [begun](Parting::begin).
     #[must_use]
-    pub fn go(mut self) -> Leaving {
+    pub fn go(self) -> Leaving {
         // Who hears no announcement hears the answer, later.
         let socket = &self.leaving.socket;
         socket.add_membership(LINKS).unwrap_or_default();
@@ -125,7 +125,7 @@ impl Parting {
         self.leaving
     }
 
-    fn tell(&mut self) {
+    fn tell(&self) {
         // The thread listens until it has been told twice.
         rustix::io::write(&self.word, b"w")
             .map(drop)

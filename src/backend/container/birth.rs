@@ -178,24 +178,17 @@ fn until_network(plan: &Plan, dialogue: &Dialogue<'_>) -> Result<(), BackendErro
 
 /// Makes a network namespace and gives it to the process; this one is in its own again then.
 fn give_network(to: &OwnedFd) -> Result<(), BackendError> {
-    let failed = |what: &'static str| BackendError::kernel(what);
-    let own = present_network().map_err(failed("open the own network namespace"))?;
-    namespace::leave(namespace::NETWORK).map_err(failed("make a network namespace"))?;
-    let made = present_network();
-    namespace::enter(own.as_fd(), namespace::NETWORK)
-        .map_err(failed("return to the own network namespace"))?;
-    let made = made.map_err(failed("open the network namespace"))?;
+    let make = || namespace::leave(namespace::NETWORK);
+    let made = namespace::in_other_network(make, namespace::network)
+        .flatten()
+        .map_err(BackendError::kernel("make a network namespace"))?;
     match socket::send_with(to.as_fd(), b"n", &[made.as_fd()]) {
         // It has ended; the next thing heard from it says so better.
         Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
-        Err(errno) => Err(failed("give the process its network namespace")(errno)),
+        Err(errno) => Err(BackendError::kernel(
+            "give the process its network namespace",
+        )(errno)),
     }
-}
-
-fn present_network() -> crate::sys::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    // host path: this thread, in the host's proc.
-    rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())
 }
 
 /// The namespaces that `clone3(2)` makes; the cgroup namespace is made later by the process itself, because it
