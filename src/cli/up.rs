@@ -22,7 +22,6 @@ use crate::workspace::blueprint::Wish;
 use crate::workspace::blueprint::Written;
 use crate::workspace::documents;
 use crate::workspace::estate;
-use crate::workspace::layer;
 use crate::workspace::raising;
 use crate::workspace::store::Store;
 
@@ -83,7 +82,7 @@ impl Args {
         }
         let id = loaded.document.name.clone();
         let places = store.places();
-        let home = layer::home(places, &id);
+        let home = estate::place(places, &id);
         let writable = !loaded.document.readonly;
         let upper = writable.then(|| (home.join("upper"), home.join("work")));
         let around = loaded.surroundings(places, upper, &session.log)?;
@@ -92,7 +91,7 @@ impl Args {
         Ok(Checked {
             written: Written::of(spec)?,
             lower: writable.then_some(around.rootfs),
-            wish: session.wish_of(&id, estate::place(places, &id)),
+            wish: session.wish_of(&id, home),
         })
     }
 }

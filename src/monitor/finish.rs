@@ -30,7 +30,7 @@ impl Watch<'_> {
         let remarks = Remarks::none(self.store).since(self.billing.begun());
         let mut program = self.program.take();
         let held = program.as_mut().map(|it| std::mem::take(&mut it.held));
-        let goes = over == Over::Removed || (self.passing && self.line.is_some());
+        let goes = self.removes(over);
         let (places, id) = (self.store.places(), self.workspace.record().id.clone());
         let mut meanwhile = || layer::forget(places, &id);
         let mut farewell = Farewell {
@@ -50,7 +50,7 @@ impl Watch<'_> {
         if over != Over::Removed {
             self.drain();
         }
-        let removes = over == Over::Removed || (self.passing && self.line.is_some());
+        let removes = self.removes(over);
         let line = self.line.take();
         let unbilled = remarks.unbilled();
         if let Some(text) = &unbilled {
@@ -71,6 +71,11 @@ impl Watch<'_> {
         // What the kernel still takes apart is waited for at the very end, as is the disk, when who looks on has gone.
         drop((remarks, farewell));
         i32::from(finished.is_err())
+    }
+
+    /// Whether nothing shall be left of it, as things are now: who looks on may go meanwhile.
+    fn removes(&self, over: Over) -> bool {
+        over == Over::Removed || (self.passing && self.line.is_some())
     }
 
     /// Removes what is left of it; what could not be released is tried once more.

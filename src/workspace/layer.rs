@@ -182,12 +182,6 @@ impl Part {
     }
 }
 
-/// The directory of a workspace that outlives the host's uptime, with its writable layer in it.
-#[must_use]
-pub fn home(places: &StateRoot, id: &ContainerId) -> PathBuf {
-    places.data.join("workspaces").join(id)
-}
-
 /// Makes the layer of workspace `id` over the directory `lower`; gives the directories for `dev.bulkhead.rootfs.upper`
 /// and `.work`. One that was kept is used again. What is made goes with the rest of the workspace's files.
 ///
@@ -199,7 +193,7 @@ pub fn make(
     id: &ContainerId,
     lower: &Path,
 ) -> Result<(PathBuf, PathBuf), LayerError> {
-    let home = home(places, id);
+    let home = estate::place(places, id);
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(&home).map_err(|error| LayerError::Failed {
@@ -224,7 +218,7 @@ pub fn forget(places: &StateRoot, id: &ContainerId) {
     if estate::is_kept(places, id) {
         return;
     }
-    if let Ok(opened) = open(&home(places, id)) {
+    if let Ok(opened) = open(&estate::place(places, id)) {
         for name in [UPPER, WORK] {
             drop(tree::remove(&opened, name.as_ref()));
         }

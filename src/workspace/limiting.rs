@@ -65,7 +65,12 @@ pub fn update(
     }
     let mut enclosure = workspace.enclosure()?;
     let host = blueprint::look()?;
-    let roomy = workspace.roomy(&change.resources)?;
+    let machine = workspace
+        .record
+        .machine
+        .map(|extent| extent.after(&change.resources));
+    let machine = machine.transpose()?;
+    let roomy = roomy(machine.as_ref(), &change.resources);
     let mut limits = plan::cgroup::update(&roomy, &enclosure.present()?, &host)?;
     for ignored in &limits.ignored {
         report.warning(ignored);
@@ -74,9 +79,7 @@ pub fn update(
     let grant = promise(store, change, &mut record, (&host, &mut limits))?;
     record.weight = limits.cpu_weight().or(record.weight);
     record.disk_shares = limits.disk_shares(&record.disk_shares);
-    if let Some(extent) = &mut record.machine {
-        extent.limits = extent.changed(&change.resources)?;
-    }
+    record.machine = machine;
     let shares = Shares::change(&workspace.record, &change.shares)?;
     let machine = record.machine.as_ref();
     let mut processors = machine.and_then(|extent| Processors::of(&enclosure, extent, &host));
@@ -211,20 +214,14 @@ impl<'a> Processors<'a> {
     }
 }
 
-impl Workspace {
-    /// The limits of its enclosure, which have room for its machine where it has one.
-    fn roomy(&self, asked: &Resources) -> Result<Resources, WorkspaceError> {
-        let Some(extent) = &self.record.machine else {
-            return Ok(asked.clone());
-        };
-        let after = Extent {
-            size: extent.size,
-            limits: extent.changed(asked)?,
-        };
-        Ok(Resources {
+/// The limits of its enclosure, which have room for its machine where it has one.
+fn roomy(machine: Option<&Extent>, asked: &Resources) -> Resources {
+    match machine {
+        None => asked.clone(),
+        Some(extent) => Resources {
             devices: Vec::new(),
-            ..machine::enclosed(asked, &after)
-        })
+            ..machine::enclosed(asked, extent)
+        },
     }
 }
 

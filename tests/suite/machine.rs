@@ -132,6 +132,12 @@ fn files_of_memory_that_are_named_themselves_hold_inside_and_have_the_machine_on
         Some((100_000_000 + more).to_string())
     );
     assert_eq!(outside("pids.max"), None, "tasks are counted inside");
+    let odd = planned(
+        |config| config["linux"]["resources"]["unified"] = json!({"pids.max": "many"}),
+        Kind::Directory,
+    );
+    let left = odd.unwrap().resources.unified;
+    assert_eq!(left["pids.max"], "many", "for the kernel to refuse");
     let change = json!({"unified": {"memory.high": "max", "memory.oom.group": "0"}});
     let changed = plan
         .extent()

@@ -162,6 +162,16 @@ impl Extent {
     pub fn changed(&self, asked: &Resources) -> Result<GuestLimits, MachineError> {
         size::changed(self, asked)
     }
+
+    /// The machine after that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Extent::changed`].
+    pub fn after(&self, asked: &Resources) -> Result<Self, MachineError> {
+        let limits = self.changed(asked)?;
+        Ok(Self { limits, ..*self })
+    }
 }
 
 impl MachinePlan {
@@ -193,9 +203,10 @@ pub struct KernelChoice {
 /// [`MachineError`], whose message starts with the property at fault.
 pub fn plan(spec: &Spec, options: &Options, facts: &Facts) -> Result<MachinePlan, MachineError> {
     foreign::check(spec, facts)?;
+    let asked = Asked::of(&spec.annotations).unwrap_or_default();
     let extent = Extent {
         size: size::of(spec)?,
-        limits: size::inside(spec),
+        limits: size::inside(spec, &asked),
     };
     let plan_on_host = build(&on_host(spec), options)?;
     let shares = share::of(&plan_on_host);
@@ -214,7 +225,7 @@ pub fn plan(spec: &Spec, options: &Options, facts: &Facts) -> Result<MachinePlan
         kernel: kernel(spec),
         limits: extent.limits,
         devices: DeviceFilter::new(spec.linux.resources.as_ref().map_or(&[][..], devices)),
-        hugepages: Asked::of(&spec.annotations).is_ok_and(|asked| asked.hugepages),
+        hugepages: asked.hugepages,
         resources: enclosed(&spec.linux.resources.clone().unwrap_or_default(), &extent),
         remarks: remarks(spec),
     })

@@ -174,8 +174,7 @@ pub fn overhead(size: Size, workload: u64) -> u64 {
 }
 
 /// The limits that hold inside the guest. What is started again for want of memory ends as a whole before.
-pub(super) fn inside(spec: &Spec) -> GuestLimits {
-    let asked = Asked::of(&spec.annotations).unwrap_or_default();
+pub(super) fn inside(spec: &Spec, asked: &Asked) -> GuestLimits {
     let limits = GuestLimits {
         ends_whole: asked.over_limit == OverLimit::Reset,
         ..GuestLimits::default()
@@ -209,7 +208,7 @@ pub(super) fn changed(extent: &Extent, asked: &Resources) -> Result<GuestLimits,
 pub fn enclosed(asked: &Resources, extent: &Extent) -> Resources {
     let mut room = asked.clone();
     room.pids = None;
-    if tasks(asked).is_some() {
+    if unified(asked, TASKS).is_some() {
         room.unified.remove(TASKS);
     }
     room.hugepage_limits.clear();
