@@ -13,8 +13,10 @@ use crate::monitor::watch::Watch;
 use crate::sys::Errno;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
+use crate::workspace::found::Workspace;
 use crate::workspace::held::Farewell;
 use crate::workspace::layer;
+use crate::workspace::store::Store;
 
 impl Watch<'_> {
     /// Ends the work; gives the exit status of the monitor.
@@ -57,7 +59,7 @@ impl Watch<'_> {
             self.remark(text);
         }
         let finished = match (removes, released) {
-            (true, released) => self.remove(released.is_ok(), &remarks),
+            (true, released) => remove(self.store, self.workspace, released.is_ok(), &remarks),
             (false, Ok(())) => self.workspace.note_settled(),
             (false, failed) => failed,
         };
@@ -76,16 +78,6 @@ impl Watch<'_> {
     /// Whether nothing shall be left of it, as things are now: who looks on may go meanwhile.
     fn removes(&self, over: Over) -> bool {
         over == Over::Removed || (self.passing && self.line.is_some())
-    }
-
-    /// Removes what is left of it; what could not be released is tried once more.
-    fn remove(self, released: bool, remarks: &Remarks<'_>) -> Result<(), WorkspaceError> {
-        let id = self.workspace.record().id.clone();
-        match released {
-            true => self.workspace.erase(remarks)?,
-            false => self.workspace.raze(remarks)?,
-        }
-        Ok(estate::discard(self.store, &id).map(drop)?)
     }
 
     /// Passes on what is still in the pipes; who looks on may take its time, unless this monitor is told to end.
@@ -124,6 +116,21 @@ impl Watch<'_> {
             Err(_) => false,
         }
     }
+}
+
+/// Removes what is left of a workspace; what could not be released is tried once more.
+fn remove(
+    store: &Store,
+    workspace: Workspace,
+    released: bool,
+    remarks: &Remarks<'_>,
+) -> Result<(), WorkspaceError> {
+    let id = workspace.record().id.clone();
+    match released {
+        true => workspace.erase(remarks)?,
+        false => workspace.raze(remarks)?,
+    }
+    Ok(estate::discard(store, &id).map(drop)?)
 }
 
 /// Says the last word; who has gone does not hear it.
