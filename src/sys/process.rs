@@ -188,11 +188,13 @@ pub fn start_time(pid: i32) -> Result<u64> {
 pub struct Stat {
     /// The state letter: `R`, `S`, `D`, `T`, `Z`, `X`.
     pub state: char,
+    /// What the kernel marks it with (`PF_*` of `linux/sched.h`).
+    pub flags: u32,
     /// Clock ticks since boot at which it was started.
     pub start_time: u64,
 }
 
-/// Reads the state and the start time of a process.
+/// Reads what the kernel says of a process in one line.
 ///
 /// # Errors
 ///
@@ -203,6 +205,16 @@ pub fn stat(pid: i32) -> Result<Stat> {
         other => other,
     })?;
     parse_stat(&text).ok_or(Errno::IO)
+}
+
+/// Whether a process has ended before it executed a program. Of one whose remains are gone that is not known, and not said.
+#[must_use]
+pub fn ended_without_program(process: BorrowedFd<'_>) -> bool {
+    /// `PF_FORKNOEXEC`.
+    const NO_PROGRAM: u32 = 0x40;
+    let ended = ended_within(process, Some(std::time::Duration::ZERO)).unwrap_or(false);
+    let found = || number_in_proc(process).and_then(stat);
+    ended && found().is_ok_and(|stat| stat.flags & NO_PROGRAM != 0)
 }
 
 /// Whether the kernel keeps a signal from a process that did not ask for that: it is the first of its PID namespace, has no
@@ -253,8 +265,13 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let rest = std::str::from_utf8(text.get(close + 1..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_time })
+    let flags = fields.nth(5)?.parse().ok()?;
+    let start_time = fields.nth(12)?.parse().ok()?;
+    Some(Stat {
+        state,
+        flags,
+        start_time,
+    })
 }
 
 /// The numbers of a process's children; none where `/proc` does not list them (`CONFIG_PROC_CHILDREN`).
@@ -408,9 +425,34 @@ mod tests {
             parse_stat(text),
             Some(Stat {
                 state: 'S',
+                flags: 4_194_560,
                 start_time: 98765
             })
         );
+    }
+
+    #[test]
+    fn who_is_killed_before_its_program_is_told_from_who_had_one() {
+        use crate::sys::clone;
+        let ended = |child: &OwnedFd| {
+            signal(child.as_fd(), 9).unwrap();
+            assert!(ended_within(child, None).unwrap());
+            ended_without_program(child.as_fd())
+        };
+        let waits = || loop {
+            std::thread::park();
+        };
+        let copy = clone::spawn(clone::Birth::default(), waits).unwrap().pidfd;
+        assert!(!ended_without_program(copy.as_fd()));
+        assert!(ended(&copy));
+        let mut program = std::process::Command::new("sleep")
+            .arg("100")
+            .spawn()
+            .unwrap();
+        let number = i32::try_from(program.id()).unwrap();
+        assert!(!ended(&open(number).unwrap()));
+        program.wait().unwrap();
+        wait(copy.as_fd()).unwrap();
     }
 
     #[test]

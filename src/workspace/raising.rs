@@ -28,6 +28,7 @@ use crate::workspace::notify::Notify;
 use crate::workspace::record::Record;
 use crate::workspace::removing;
 use crate::workspace::report::Report;
+use crate::workspace::shortage;
 use crate::workspace::starting;
 use crate::workspace::store;
 use crate::workspace::store::Store;
@@ -190,7 +191,8 @@ impl Raised {
             process,
             channel,
             meanwhile,
-        )?;
+        )
+        .map_err(|error| shortage::explain_at(&workspace.record.place, error))?;
         starting::poststart(&workspace.record, process)?;
         Ok(notify)
     }
@@ -417,7 +419,7 @@ impl Workspace {
             made.channel.as_fd(),
             &mut || held = self.hold(),
         )
-        .map_err(WorkspaceError::from)
+        .map_err(|error| shortage::explain_at(&self.record.place, error))
         .inspect(|()| self.tell_begun(report))
         .and_then(|()| starting::poststart(&self.record, process));
         match begun {

@@ -106,7 +106,8 @@ fn begin(
         process,
         standing.made.channel.as_fd(),
         &mut || {},
-    )?;
+    )
+    .map_err(|error| shortage::explain_at(&standing.record.place, error))?;
     starting::poststart(&standing.record, process)?;
     report.started(&standing.record);
     Ok(notify)

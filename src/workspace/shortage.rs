@@ -23,6 +23,14 @@ pub(super) fn explain(enclosure: &Enclosure, error: WorkspaceError) -> Workspace
     }
 }
 
+/// As [`explain`], for who has no enclosure at hand.
+pub(super) fn explain_at(place: &Place, error: BackendError) -> WorkspaceError {
+    match Enclosure::open(place) {
+        Ok(enclosure) => explain(&enclosure, error.into()),
+        Err(_) => error.into(),
+    }
+}
+
 fn may_be_memory(error: &WorkspaceError) -> bool {
     let WorkspaceError::Backend(error) = error else {
         return false;

@@ -30,6 +30,9 @@ use crate::sys::seal;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Container;
 
+/// The number of `SIGKILL`.
+const KILL: i32 = 9;
+
 impl Backend for Container {
     fn create(
         &self,
@@ -57,7 +60,14 @@ impl Backend for Container {
             process,
             pid: 0,
         }
-        .until_program(attendant)
+        .until_program(attendant)?;
+        // The channel closes in either case.
+        if process::ended_without_program(process) {
+            // Who has not made it is not told how it ended; what ends it without a word is a signal.
+            let exit = process::wait(process).unwrap_or(Exit::Signal(KILL));
+            return Err(BackendError::Died(exit));
+        }
+        Ok(())
     }
 
     fn exec(
