@@ -15,6 +15,7 @@ pub mod path;
 pub mod pattern;
 pub mod probe;
 pub mod process;
+pub mod processor;
 pub mod program;
 pub mod pseudo;
 mod rehome;

@@ -6,6 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::thread::JoinHandle;
 
 use netlink_packet_core::NLMSG_ERROR;
@@ -16,9 +17,11 @@ use netlink_sys::Socket;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::pipe::PipeFlags;
+use rustix::thread::Pid;
 
 use crate::sys::Errno;
 use crate::sys::Result;
+use crate::sys::processor::Seat;
 use crate::sys::route;
 use crate::sys::route::Route;
 
@@ -58,6 +61,8 @@ pub struct Leaving {
 #[derive(Debug)]
 pub struct Parting {
     word: OwnedFd,
+    /// Who waits for it, when it has begun to.
+    listener: Arc<OnceLock<Pid>>,
     leaving: Leaving,
 }
 
@@ -86,7 +91,10 @@ pub fn prepare(name: &str, first: impl FnOnce() + Send + 'static) -> Result<Part
     let sender = Arc::clone(&socket);
     let bytes = route::bytes_of(order(index));
     let told = move || rustix::io::retry_on_intr(|| rustix::io::read(&heard, &mut [0; 1]));
+    let listener = Arc::new(OnceLock::new());
+    let own = Arc::clone(&listener);
     let work = move || {
+        own.get_or_init(rustix::thread::gettid);
         told()?;
         first();
         if told()? == 0 {
@@ -98,15 +106,17 @@ pub fn prepare(name: &str, first: impl FnOnce() + Send + 'static) -> Result<Part
     };
     let thread = std::thread::Builder::new().spawn(work);
     let thread = thread.map_err(|error| route::errno_of(&error))?;
-    // In half of all cases it waits for the processor that we are on, though another is idle; it soon waits for the kernel.
-    std::thread::yield_now();
     let leaving = Leaving {
         index,
         socket,
         answered,
         thread: Remains(vec![thread]),
     };
-    Ok(Parting { word, leaving })
+    Ok(Parting {
+        word,
+        listener,
+        leaving,
+    })
 }
 
 impl Parting {
@@ -126,6 +136,9 @@ impl Parting {
     }
 
     fn tell(&self) {
+        if let Some(listener) = self.listener.get() {
+            Seat::find().keep_off(*listener);
+        }
         // The thread listens until it has been told twice.
         rustix::io::write(&self.word, b"w")
             .map(drop)
