@@ -256,6 +256,7 @@ impl Work {
             birthplace: Some(birthplace.as_fd()),
             console: console.map_err(group::failed("hand on the terminal's socket"))?,
             listener: None,
+            network: None,
             lock: Some(self.socket.as_fd()),
             timed: false,
         })

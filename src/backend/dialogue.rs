@@ -60,30 +60,10 @@ impl Dialogue<'_> {
                         .map_err(BackendError::Attendant)?;
                     release(self.channel)?;
                 }
-                Some(Message::Born(_) | Message::NetworkStands) => {
+                Some(Message::Born(_)) => {
                     return Err(BackendError::OutOfTurn);
                 }
             }
-        }
-    }
-
-    /// Listens until the process has made its network namespace, which is the first thing it does. Others wait for the lock
-    /// of all networks meanwhile, so one that does not come to it is not waited for.
-    pub(super) fn until_network(&self, patience: &Timespec) -> Result<(), BackendError> {
-        let failed =
-            BackendError::kernel("hear from the process that its network namespace stands");
-        match self.is_heard_within(patience) {
-            Ok(true) => {}
-            Ok(false) => return Err(failed(Errno::TIMEDOUT)),
-            Err(errno) => return Err(failed(errno)),
-        }
-        let message = Message::receive(self.channel)
-            .map_err(BackendError::kernel("hear from the process"))?;
-        match message {
-            Some(Message::NetworkStands) => Ok(()),
-            Some(Message::Failed { index, trouble }) => Err(self.failed(index, trouble)),
-            None => Err(self.reason(BackendError::OutOfTurn)),
-            Some(_) => Err(BackendError::OutOfTurn),
         }
     }
 
@@ -148,37 +128,5 @@ pub(super) fn release(channel: BorrowedFd<'_>) -> Result<(), BackendError> {
             Err(Errno::PIPE) => return Ok(()),
             Err(errno) => return Err(BackendError::kernel("answer the process")(errno)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd;
-
-    use super::*;
-    use crate::sys::socket;
-
-    #[test]
-    fn a_network_is_heard_of_and_not_waited_for_without_end() {
-        let (here, there) = socket::pair().unwrap();
-        let own = i32::try_from(std::process::id()).unwrap();
-        let process = process::open(own).unwrap();
-        let dialogue = Dialogue {
-            steps: &[],
-            channel: here.as_fd(),
-            process: process.as_fd(),
-            pid: own,
-        };
-        let moment = Timespec {
-            tv_sec: 0,
-            tv_nsec: 1_000_000,
-        };
-        let silent = dialogue.until_network(&moment).unwrap_err().to_string();
-        assert!(silent.contains("network namespace"), "{silent}");
-        Message::NetworkStands.send(&there).unwrap();
-        dialogue.until_network(&moment).unwrap();
-        Message::Reached(Barrier::Start).send(&there).unwrap();
-        let other = dialogue.until_network(&moment).unwrap_err();
-        assert!(matches!(other, BackendError::OutOfTurn), "{other}");
     }
 }

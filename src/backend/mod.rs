@@ -65,6 +65,8 @@ pub struct Supplies<'a> {
     pub console: Option<OwnedFd>,
     /// The socket that a first program waits on for its start; `None` when the creator starts it.
     pub listener: Option<OwnedFd>,
+    /// Its network namespace, where that is made before the process is.
+    pub network: Option<OwnedFd>,
     /// A lock that ends with the caller: the process has no copy of it.
     pub lock: Option<BorrowedFd<'a>>,
     /// Whether the time of each step is printed.
@@ -73,18 +75,14 @@ pub struct Supplies<'a> {
 
 /// What the one who orders a program does while that program waits.
 pub trait Attendant {
-    /// The process is there with its namespaces, but for that of its network, which stands when `network` returns. It goes on
-    /// meanwhile, so that what is done for it from here costs no time of its own. Its program does not start before this is
-    /// done.
+    /// The process is there with its namespaces; that of its `network` is this where it is made for it, and will be its own.
+    /// It goes on meanwhile, so that what is done for it from here costs no time of its own. Its program does not start before
+    /// this is done.
     ///
     /// # Errors
     ///
     /// Any error ends the process.
-    fn born(
-        &mut self,
-        _process: Handle,
-        _network: &mut dyn FnMut() -> Result<(), BackendError>,
-    ) -> anyhow::Result<()> {
+    fn born(&mut self, _process: Handle, _network: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
         Ok(())
     }
 

@@ -194,7 +194,6 @@ impl Doing {
         }
         match step {
             Step::Await(barrier) => self.wait(*barrier),
-            Step::NetworkNamespace => self.make_network(),
             Step::JoinNetwork => self.join_network(),
             Step::Propagate(flags) => Ok(crate::sys::mount::propagate_all(*flags)?),
             Step::Root { path, cut_off } => self.take_root(path, *cut_off),
@@ -229,12 +228,6 @@ impl Doing {
         self.root
             .as_ref()
             .ok_or(Trouble::because(Reason::Order, Errno::INVAL))
-    }
-
-    /// Makes a network namespace, which somebody outside waits for.
-    fn make_network(&self) -> std::result::Result<(), Trouble> {
-        namespace::leave(namespace::NETWORK)?;
-        Ok(Message::NetworkStands.send(&self.outfit.channel)?)
     }
 
     fn join_network(&mut self) -> std::result::Result<(), Trouble> {

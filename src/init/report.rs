@@ -164,8 +164,6 @@ pub enum Message {
     },
     /// The process that was made in a second generation, by its number outside.
     Born(i32),
-    /// It has made its network namespace, and goes on.
-    NetworkStands,
     /// A seccomp filter waits for a listener: the descriptor's number in the sender.
     Listener(i32),
 }
@@ -184,7 +182,6 @@ impl Message {
             Self::Reached(Barrier::Start) => (1, 2, ""),
             Self::Born(pid) => (3, *pid, ""),
             Self::Listener(fd) => (4, *fd, ""),
-            Self::NetworkStands => (5, 0, ""),
             Self::Failed { trouble, .. } => (2, trouble.errno.raw_os_error(), &trouble.detail),
         };
         bytes.extend(kind.to_ne_bytes());
@@ -239,7 +236,6 @@ impl Message {
             (1, 2) => Some(Self::Reached(Barrier::Start)),
             (3, pid) => Some(Self::Born(pid)),
             (4, fd) => Some(Self::Listener(fd)),
-            (5, 0) => Some(Self::NetworkStands),
             // The numbers that the kernel gives errors; another is none, and makes no message.
             (2, errno @ 1..=4095) => {
                 let (index, rest) = rest.split_first_chunk::<4>()?;

@@ -28,16 +28,17 @@ use crate::workspace::estate;
 use crate::workspace::estate::Estate;
 use crate::workspace::found::Workspace;
 use crate::workspace::layer;
+use crate::workspace::promised::Promised;
 use crate::workspace::raising;
 use crate::workspace::raising::Raised;
 use crate::workspace::store::Store;
 
 /// The life of a monitor that makes its workspace; gives its exit status.
-pub(super) fn live(launch: &Launch<'_>, line: Line) -> i32 {
+pub(super) fn live(launch: &Launch<'_>, line: Line, network: Promised) -> i32 {
     name_after(&launch.wish.id);
     let made = {
         let remarks = Remarks::over(Some(&line), launch.store);
-        make(launch, &line, &remarks)
+        make(launch, &line, network, &remarks)
     };
     let watch = match made {
         Ok(Some(watch)) => watch,
@@ -55,6 +56,7 @@ pub(super) fn live(launch: &Launch<'_>, line: Line) -> i32 {
 fn make<'a>(
     launch: &Launch<'a>,
     line: &Line,
+    network: Promised,
     remarks: &Remarks<'_>,
 ) -> Result<Option<Watch<'a>>, MonitorError> {
     let signals = Signals::hold().map_err(failed("hold signals back"))?;
@@ -63,7 +65,7 @@ fn make<'a>(
     let id = &launch.wish.id;
     let estate = Estate::claim(launch.store, id).map_err(WorkspaceError::from)?;
     let raised = furnish(launch, &estate)
-        .and_then(|outlets| Ok((outlets, raise(launch, &estate, remarks)?)));
+        .and_then(|outlets| Ok((outlets, raise(launch, &estate, network, remarks)?)));
     let (outlets, raised) = match raised {
         Ok(made) => made,
         Err(error) => {
@@ -116,6 +118,7 @@ fn outlets(directory: &Path) -> Result<Vec<Outlet>, Errno> {
 fn raise(
     launch: &Launch<'_>,
     estate: &Estate,
+    network: Promised,
     remarks: &Remarks<'_>,
 ) -> Result<Raised, MonitorError> {
     streams::lead_into(estate.path(), launch.attached)?;
@@ -123,6 +126,7 @@ fn raise(
         launch.store,
         launch.wish,
         launch.written.clone(),
+        network,
         launch.timed,
         remarks,
     )?)

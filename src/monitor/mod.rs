@@ -42,6 +42,7 @@ use crate::monitor::line::Line;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
 use crate::sys::clone;
+use crate::sys::processor::Seat;
 use crate::sys::seal;
 use crate::sys::socket;
 use crate::workspace::blueprint::Wish;
@@ -50,6 +51,7 @@ use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
 use crate::workspace::found::Workspace;
 use crate::workspace::handing::Descriptors;
+use crate::workspace::promised;
 use crate::workspace::store::Store;
 
 /// The first descriptor behind the standard streams.
@@ -110,16 +112,22 @@ pub struct Launch<'a> {
 pub fn launch(launch: &Launch<'_>) -> Result<Remote, MonitorError> {
     let (near, far) = socket::pair().map_err(failed("make a socket for the monitor"))?;
     let handed = Descriptors::find(0).map_err(WorkspaceError::from)?.count;
-    let keep = [far.as_fd()];
+    let (promise, promised) = promised::pair().map_err(failed("make a socket for the monitor"))?;
+    let keep = [far.as_fd(), promised.as_fd()];
+    let seat = Seat::find();
+    seat.hold();
     let born = clone::spawn_apart(FIRST.saturating_add(handed), &keep, || {
-        // The frame that owns this descriptor is never returned to.
-        match far.as_fd().try_clone_to_owned() {
-            Ok(line) => birth::live(launch, Line::new(line)),
-            Err(_) => 1,
+        seat.rise();
+        // The frame that owns these descriptors is never returned to.
+        match (far.as_fd().try_clone_to_owned(), promised.try_clone()) {
+            (Ok(line), Ok(network)) => birth::live(launch, Line::new(line), network),
+            _ => 1,
         }
-    })
-    .map_err(failed("make a process for the monitor"))?;
+    });
+    seat.leave();
+    let born = born.map_err(failed("make a process for the monitor"))?;
     // It is at work now, and we only wait.
+    promise.keep(launch.wish, launch.written);
     seal::settle();
     Ok(Remote::new(
         launch.store.clone(),

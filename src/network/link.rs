@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use netlink_packet_route::AddressFamily;
@@ -88,19 +90,19 @@ pub(super) fn make_bridge(
         .map_err(|refused| failed("give addresses to")(refused.errno))
 }
 
-/// Makes the pair: one end on the bridge, the other in the namespace of `pid`, with its name, address and packet size.
+/// Makes the pair: one end on the bridge, the other in the namespace `network`, with its name, address and packet size.
 pub(super) fn make_pair(
     route: &mut Route,
     plan: &NetworkPlan,
     bridge: u32,
-    pid: i32,
+    network: BorrowedFd<'_>,
 ) -> std::result::Result<(), NetworkError> {
     let name = &plan.link.name;
     let mut peer = named(INSIDE);
     peer.attributes.extend([
         LinkAttribute::Address(plan.mac.to_vec()),
         LinkAttribute::Mtu(plan.mtu),
-        LinkAttribute::NetNsPid(pid.unsigned_abs()),
+        LinkAttribute::NetNsFd(network.as_raw_fd()),
         LinkAttribute::NumTxQueues(QUEUES),
         LinkAttribute::NumRxQueues(QUEUES),
     ]);
@@ -149,13 +151,13 @@ pub(super) fn make_pair(
 
 /// Gives the inner end its addresses and routes, and brings it up, and the loopback interface.
 pub(super) fn furnish(
-    pid: i32,
+    network: BorrowedFd<'_>,
     addresses: &[Prefixed],
     gateways: &[IpAddr],
 ) -> std::result::Result<(), NetworkError> {
     let failed = |what: &str| NetworkError::kernel(format!("{what} {INSIDE} inside"));
     // Written from inside: the kernel shows each process the settings of its own network.
-    let opened = route::within(pid, || {
+    let opened = route::within(network, || {
         if has_ipv6() {
             for setting in interface::quiet_settings(INSIDE) {
                 write_setting(&setting, "0")?;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -35,15 +36,20 @@ use crate::sys::vanish::Remains;
 
 type Result<T, E = NetworkError> = std::result::Result<T, E>;
 
-/// Gives a workspace its place on the network of `plan`, which is made if it is the first there: all that needs nothing of
-/// the workspace itself.
+/// Gives a workspace its place on the network of `plan`, which is made if it is the first there, and a link from its own
+/// `network` namespace to that.
 ///
-/// When something fails, now or later, what was made stays for [`detach`] to undo: whoever calls this calls that then.
+/// When something fails, what was made stays for [`detach`] to undo: whoever calls this calls that then.
 ///
 /// # Errors
 ///
 /// [`NetworkError`] names the annotation at fault, or what the kernel refused.
-pub fn prepare<'a>(plan: &NetworkPlan, places: &'a Places) -> Result<Prepared<'a>> {
+pub fn connect(plan: &NetworkPlan, places: &Places, network: BorrowedFd<'_>) -> Result<Attached> {
+    prepare(plan, places)?.connect(network)
+}
+
+/// Does all that needs nothing of the workspace itself.
+fn prepare<'a>(plan: &NetworkPlan, places: &'a Places) -> Result<Prepared<'a>> {
     shape::check(plan)?;
     let boot = boot_id()?;
     let mut leases = Leases::lock(&places.leases)?;
@@ -117,7 +123,7 @@ fn found(
 
 /// A workspace that has its place on a network, and no link yet. Nobody else changes a network while there is one.
 #[derive(Debug)]
-pub struct Prepared<'a> {
+struct Prepared<'a> {
     plan: NetworkPlan,
     places: &'a Places,
     leases: Leases,
@@ -129,13 +135,9 @@ pub struct Prepared<'a> {
 }
 
 impl Prepared<'_> {
-    /// Makes the link to the network namespace of process `pid`, with all that belongs to it.
-    ///
-    /// # Errors
-    ///
-    /// As [`prepare`].
-    pub fn connect(mut self, pid: i32) -> Result<Attached> {
-        if let Some(errno) = self.link(pid)? {
+    /// Makes the link to a `network` namespace, with all that belongs to it.
+    fn connect(mut self, network: BorrowedFd<'_>) -> Result<Attached> {
+        if let Some(errno) = self.link(network)? {
             let id = &self.plan.id;
             self.remarks.push(format!(
                 "ignoring that {id} may send in the name of its neighbours: no filter of sources here ({errno})"
@@ -243,14 +245,14 @@ impl Prepared<'_> {
 
     /// Makes the link, its rates, what is inside, and at last the ports; gives why nobody sees to it that only what is
     /// the workspace's own comes from there.
-    fn link(&mut self, pid: i32) -> Result<Option<Errno>> {
+    fn link(&mut self, network: BorrowedFd<'_>) -> Result<Option<Errno>> {
         let lease = self.lease();
         let bridge = self.bridge()?;
         let bridge = bridge
             .ok_or(Errno::NODEV)
             .map_err(NetworkError::kernel("find the bridge"))?;
         let (plan, route) = (&self.plan, &mut self.route);
-        link::make_pair(route, plan, bridge, pid)?;
+        link::make_pair(route, plan, bridge, network)?;
         let filter = std::mem::replace(&mut self.filter, Err(Errno::NOENT));
         let unwatched = guard::watch(route, plan, filter)?;
         if lease.shaped {
@@ -264,7 +266,7 @@ impl Prepared<'_> {
         let gateways: Vec<IpAddr> = gateways(&self.register)
             .map(|(address, _)| address)
             .collect();
-        link::furnish(pid, &addresses, &gateways)?;
+        link::furnish(network, &addresses, &gateways)?;
         if !lease.publish.is_empty() {
             firewall::publish(&plan.names, &self.register, &lease)?;
         }

@@ -39,9 +39,6 @@ pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
     let outside = outside(spec, &namespaces);
     namespaces.network_by = network_maker(&namespaces, &outside, options);
     let mut steps = Vec::new();
-    if namespaces.network_by == NetworkMaker::Itself {
-        steps.push(Step::NetworkNamespace);
-    }
     steps.push(Step::Session);
     if !outside.is_empty() || namespaces.mapping.is_some() || options.placed_later {
         steps.push(Step::Await(Barrier::Outside));
@@ -68,7 +65,9 @@ pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
     if namespaces.network_by == NetworkMaker::Outside {
         let needed = steps.iter().position(needs_network);
         let at = needed.unwrap_or(steps.len());
-        steps.splice(at..at, [Step::JoinNetwork, Step::Loopback]);
+        // Who puts a link into it sees to the loopback interface too.
+        let loopback = (!options.bridged).then_some(Step::Loopback);
+        steps.splice(at..at, [Step::JoinNetwork].into_iter().chain(loopback));
     }
     steps.push(Step::Await(Barrier::Start));
     let start = &spec.hooks.start_container;
@@ -93,11 +92,8 @@ fn network_maker(namespaces: &Namespaces, outside: &Outside, options: &Options) 
     let with_others = namespaces.new & namespaces::NETWORK == 0
         || namespaces.has(namespaces::USER)
         || namespaces.two_generations();
-    if with_others {
-        NetworkMaker::Birth
-    } else if options.bridged {
-        NetworkMaker::Itself
-    } else if options.nested || options.rootless || !outside.interfaces.is_empty() {
+    let one_way = options.nested || options.rootless;
+    if with_others || one_way || !outside.interfaces.is_empty() {
         NetworkMaker::Birth
     } else {
         NetworkMaker::Outside
@@ -111,13 +107,17 @@ const WITHOUT_NETWORK: [&str; 7] = [
 
 /// Whether what a step does, or who is called by it, depends on the network namespace of the process.
 fn needs_network(step: &Step) -> bool {
-    match step {
-        Step::Mount(mount) => !WITHOUT_NETWORK.contains(&mount.kind.as_str()),
-        // What `/proc/net` is depends on who looks it up.
-        Step::Bind(bind) => bind.source.starts_with("/proc"),
-        Step::Await(Barrier::RuntimeHooks) | Step::Hook(_) | Step::Enter(_) => true,
-        _ => false,
+    if let Step::Mount(mount) = step {
+        return !WITHOUT_NETWORK.contains(&mount.kind.as_str());
     }
+    if let Step::Bind(bind) = step {
+        // What `/proc/net` is depends on who looks it up.
+        return bind.source.starts_with("/proc");
+    }
+    matches!(
+        step,
+        Step::Await(Barrier::RuntimeHooks) | Step::Hook(_) | Step::Enter(_)
+    )
 }
 
 /// What a process in a user namespace has no right to, and what nobody can do from inside.
@@ -163,7 +163,7 @@ fn first(spec: &Spec, namespaces: &Namespaces, options: &Options) -> Vec<Step> {
     if !options.no_new_keyring {
         steps.push(Step::Keyring(format!("_ses.{}", options.id)));
     }
-    // Who puts a link into it sees to this too; one that is joined later comes up then.
+    // One that is joined later comes up then.
     let with_others = namespaces.network_by == NetworkMaker::Birth;
     if namespaces.new & namespaces::NETWORK != 0 && with_others {
         steps.push(Step::Loopback);

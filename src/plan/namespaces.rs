@@ -68,9 +68,7 @@ pub enum NetworkMaker {
     /// The kernel, with the process and its other namespaces.
     #[default]
     Birth,
-    /// The process, while who made it does what that is not needed for.
-    Itself,
-    /// Who made the process, while that does what needs no network.
+    /// Who made the process, before that or while it does what needs no network.
     Outside,
 }
 

@@ -36,9 +36,7 @@ pub enum Step {
     IpcNamespace,
     /// Leave the cgroup namespace for one that begins at the present cgroup.
     CgroupNamespace,
-    /// Make a network namespace, and say so to whoever is about to put a link into it.
-    NetworkNamespace,
-    /// Take the network namespace that who made this process has made meanwhile, and enter it.
+    /// Take the network namespace that who made this process has made for it, and enter it.
     JoinNetwork,
     /// Join a session keyring of this name.
     Keyring(String),
@@ -451,7 +449,6 @@ impl Step {
             Self::OomScore(score) => write!(f, "set oom_score_adj to {score}"),
             Self::BecomeRoot => f.write_str("become root of the user namespace"),
             Self::IpcNamespace => f.write_str("make an ipc namespace"),
-            Self::NetworkNamespace => f.write_str("make a network namespace"),
             Self::JoinNetwork => f.write_str("enter the network namespace"),
             Self::CgroupNamespace => f.write_str("make a cgroup namespace"),
             Self::Keyring(name) => write!(f, "join session keyring {name}"),

@@ -34,7 +34,7 @@ pub fn enter(target: BorrowedFd<'_>, kinds: u64) -> Result<()> {
 /// Fails as `unshare(2)` does.
 pub fn leave(kinds: u64) -> Result<()> {
     let kinds = libc::c_int::try_from(kinds & 0x7fff_ffff).unwrap_or(0);
-    // SAFETY: plain numbers; this process has one thread, so no other is left behind.
+    // SAFETY: plain numbers; what other threads are in stays as it is.
     let done = unsafe { libc::unshare(kinds) };
     checked(done.into()).map(drop)
 }
@@ -48,6 +48,26 @@ pub fn network() -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     // host path: this thread, in the host's proc.
     rustix::fs::open("/proc/thread-self/ns/net", flags, Mode::empty())
+}
+
+/// Opens the network namespace that a process is in.
+///
+/// # Errors
+///
+/// Fails as `open(2)` does; `ENOENT` when there is no such process.
+pub fn network_of(pid: i32) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    // host path: namespaces in the host's proc.
+    rustix::fs::open(format!("/proc/{pid}/ns/net"), flags, Mode::empty())
+}
+
+/// Makes a network namespace that nobody is in.
+///
+/// # Errors
+///
+/// Fails as [`in_other_network`] does.
+pub fn make_network() -> Result<OwnedFd> {
+    in_other_network(|| leave(NETWORK), network)?
 }
 
 /// Does something in another network namespace, which `leave_for` takes this thread into.

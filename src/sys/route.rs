@@ -2,6 +2,7 @@
 //! of this process or of another.
 
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 
 use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_core::NLM_F_DUMP;
@@ -16,8 +17,6 @@ use netlink_sys::Socket;
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::buffer::spare_capacity;
-use rustix::fs::Mode;
-use rustix::fs::OFlags;
 use rustix::net::RecvFlags;
 
 use crate::sys::Errno;
@@ -46,16 +45,13 @@ pub struct Refused {
     pub errno: Errno,
 }
 
-/// Does `work` in the network namespace of another process.
+/// Does `work` in another network namespace.
 ///
 /// # Errors
 ///
 /// Fails as `setns(2)` does; what `work` gives is inside.
-pub fn within<T>(pid: i32, work: impl FnOnce() -> T) -> Result<T> {
-    let path = format!("/proc/{pid}/ns/net");
-    // host path: namespaces in the host's proc.
-    let theirs = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let go = || namespace::enter(theirs.as_fd(), namespace::NETWORK);
+pub fn within<T>(network: BorrowedFd<'_>, work: impl FnOnce() -> T) -> Result<T> {
+    let go = || namespace::enter(network, namespace::NETWORK);
     namespace::in_other_network(go, work)
 }
 
@@ -79,7 +75,7 @@ impl Route {
     ///
     /// Fails as [`within`] and [`Route::open`] do.
     pub fn open_in(pid: i32) -> Result<Self> {
-        within(pid, Self::open)?
+        within(namespace::network_of(pid)?.as_fd(), Self::open)?
     }
 
     /// The interface of this name, with all that the kernel says about it.

@@ -253,6 +253,7 @@ impl Joiner<'_> {
             birthplace: enclosure.birthplace(),
             console,
             listener: None,
+            network: None,
             lock: None,
             timed: self.timed,
         };

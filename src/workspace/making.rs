@@ -4,13 +4,13 @@
 //! command is killed at, `delete --force` finds it all.
 
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::fs::FileType;
 
 use crate::backend::Attendant;
-use crate::backend::BackendError;
 use crate::backend::Handle;
 use crate::backend::Made;
 use crate::backend::Supplies;
@@ -19,12 +19,14 @@ use crate::enclosure::Place;
 use crate::enclosure::rdt;
 use crate::plan::cgroup::Present;
 use crate::plan::machine;
+use crate::plan::namespaces::NetworkMaker;
 use crate::plan::network::NetworkPlan;
 use crate::spec::Spec;
 use crate::spec::asked::OverLimit;
 use crate::spec::process::Process;
 use crate::spec::state::Status;
 use crate::sys::Errno;
+use crate::sys::namespace;
 use crate::sys::socket;
 use crate::workspace::admission;
 use crate::workspace::agent;
@@ -42,6 +44,7 @@ use crate::workspace::late::Late;
 use crate::workspace::life::Life;
 use crate::workspace::limiting::Processors;
 use crate::workspace::notify;
+use crate::workspace::promised::Promised;
 use crate::workspace::record::Record;
 use crate::workspace::removing;
 use crate::workspace::report::Counted;
@@ -72,6 +75,8 @@ pub struct Receipts {
 pub(super) struct Arrangement {
     /// Where the master is sent.
     pub(super) console: Option<OwnedFd>,
+    /// Where its network namespace comes from, if somebody else makes that.
+    pub(super) network: Option<Promised>,
     /// Whether another command starts the program.
     pub(super) started_later: bool,
     /// Whether who starts it says that it stands.
@@ -108,6 +113,7 @@ pub fn create(
     }
     let arrangement = Arrangement {
         console,
+        network: None,
         started_later: true,
         begun_later: false,
         timed,
@@ -267,18 +273,14 @@ pub(super) fn erect(
         .started_later
         .then(|| start_socket(home))
         .transpose()?;
-    let birthplace = enclosure
-        .birthplace()
-        .map(|place| place.try_clone_to_owned())
-        .transpose();
-    let birthplace = birthplace.map_err(|source| WorkspaceError::Unreadable {
-        path: "/proc/self/fd".into(),
-        source,
-    })?;
+    let birthplace = birthplace(&enclosure)?;
+    let made_outside = blueprint.plan.namespaces.network_by == NetworkMaker::Outside;
+    let given = arrangement.network.filter(|_| made_outside);
     let supplies = Supplies {
         birthplace: birthplace.as_ref().map(AsFd::as_fd),
         console: arrangement.console,
         listener,
+        network: given.and_then(Promised::take),
         lock: Some(home.as_fd()),
         timed: arrangement.timed,
     };
@@ -313,6 +315,16 @@ pub(super) fn erect(
         tell_begun(home, record, &enclosure, report);
     }
     Ok(made)
+}
+
+/// The cgroup that a process is born in, open apart from the enclosure, which changes meanwhile.
+fn birthplace(enclosure: &Enclosure) -> Result<Option<OwnedFd>, WorkspaceError> {
+    let place = enclosure.birthplace();
+    let opened = place.map(|place| place.try_clone_to_owned()).transpose();
+    opened.map_err(|source| WorkspaceError::Unreadable {
+        path: "/proc/self/fd".into(),
+        source,
+    })
 }
 
 /// Writes down who the first process is; what was `drafted` meanwhile is put in place, where it says the same.
@@ -441,19 +453,21 @@ impl Maker<'_> {
 }
 
 impl Attendant for Maker<'_> {
-    fn born(
-        &mut self,
-        process: Handle,
-        network: &mut dyn FnMut() -> Result<(), BackendError>,
-    ) -> anyhow::Result<()> {
+    fn born(&mut self, process: Handle, network: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
         let limits = &self.blueprint.cgroup.limits;
         if let Some(remark) = self.enclosure.filter_devices(limits)? {
             self.report.warning(&remark);
         }
-        match self.network {
-            // It is at its barrier before that is done, and waits for us.
-            Some(plan) => wiring::attach(self.home, plan, process.pid, network, self.report),
-            None => self.draft_state(process),
+        let Some(plan) = self.network else {
+            return self.draft_state(process);
+        };
+        // It is at its barrier before this is done, and waits for us.
+        match network {
+            Some(network) => wiring::attach(self.home, plan, network, self.report),
+            None => {
+                let own = namespace::network_of(process.pid)?;
+                wiring::attach(self.home, plan, own.as_fd(), self.report)
+            }
         }
     }
 

@@ -29,6 +29,7 @@ mod machines;
 pub mod making;
 pub mod mount_list;
 pub mod notify;
+pub mod promised;
 pub mod raising;
 pub mod record;
 pub mod removing;

@@ -25,6 +25,7 @@ use crate::workspace::held::Held;
 use crate::workspace::making;
 use crate::workspace::making::Arrangement;
 use crate::workspace::notify::Notify;
+use crate::workspace::promised::Promised;
 use crate::workspace::record::Record;
 use crate::workspace::removing;
 use crate::workspace::report::Report;
@@ -45,7 +46,7 @@ pub struct Raised {
 }
 
 /// Makes a workspace whose program has this process's standard streams, up to the point where it waits. What is `written`
-/// stands in its bundle.
+/// stands in its bundle; its `network` namespace somebody else makes meanwhile.
 ///
 /// # Errors
 ///
@@ -54,11 +55,18 @@ pub fn raise(
     store: &Store,
     wish: &Wish,
     written: Written,
+    network: Promised,
     timed: bool,
     report: &dyn Report,
 ) -> Result<Raised, WorkspaceError> {
     let blueprint = without_console(Blueprint::draw_from(wish, written, store, report)?)?;
-    let standing = making::build(store, wish, &blueprint, arrangement(timed), report)?;
+    let standing = making::build(
+        store,
+        wish,
+        &blueprint,
+        arrangement(timed, Some(network)),
+        report,
+    )?;
     Ok(Raised {
         workspace: Workspace {
             home: standing.home,
@@ -87,9 +95,10 @@ fn keep_addresses(blueprint: &mut Blueprint, addresses: &[IpAddr]) {
     }
 }
 
-fn arrangement(timed: bool) -> Arrangement {
+fn arrangement(timed: bool, network: Option<Promised>) -> Arrangement {
     Arrangement {
         console: None,
+        network,
         started_later: false,
         begun_later: true,
         timed,
@@ -385,7 +394,7 @@ impl Workspace {
             &self.home,
             &mut self.record,
             &blueprint,
-            arrangement(false),
+            arrangement(false, None),
             network.as_ref(),
             report,
         );

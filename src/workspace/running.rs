@@ -62,6 +62,7 @@ pub fn run(
     };
     let arrangement = Arrangement {
         console: console.sent_to.take(),
+        network: None,
         started_later: false,
         begun_later: false,
         timed: stay.timed,

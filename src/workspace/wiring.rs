@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 
-use crate::backend::BackendError;
 use crate::host::uplink;
 use crate::network;
 use crate::network::Attached;
@@ -138,18 +138,15 @@ fn carried(bridged: &Bridged, places: &StateRoot) -> Result<Option<Capacity>, Wo
     capacity(&places.host, &bridged.bridge, reserved)
 }
 
-/// Connects the workspace whose first process is `pid`, when its `network` namespace stands, and tells its programs of it.
+/// Connects the workspace whose `network` namespace this is, and tells its programs of it.
 pub(super) fn attach(
     home: &Home,
     plan: &NetworkPlan,
-    pid: i32,
-    network: &mut dyn FnMut() -> Result<(), BackendError>,
+    network: BorrowedFd<'_>,
     report: &dyn Report,
 ) -> anyhow::Result<()> {
     let places = places_of(home);
-    let prepared = network::prepare(plan, &places)?;
-    network()?;
-    let attached = prepared.connect(pid)?;
+    let attached = network::connect(plan, &places, network)?;
     for remark in &attached.remarks {
         report.warning(remark);
     }

@@ -11,6 +11,7 @@ use std::io::Read;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::atomic::AtomicU16;
 use std::sync::atomic::Ordering;
@@ -23,6 +24,7 @@ use bulkhead::network::Places;
 use bulkhead::plan::network::Link;
 use bulkhead::plan::network::Names;
 use bulkhead::plan::network::NetworkPlan;
+use bulkhead::sys::namespace;
 use serde_json::Value;
 
 use crate::support::bundle::Bundle;
@@ -59,7 +61,8 @@ fn bridged(script: &str, network: &str, more: &[(&str, &str)]) -> Bundle {
 
 /// Connects the network namespace of a process, as a workspace's maker does.
 fn attach(plan: &NetworkPlan, places: &Places, pid: i32) -> Result<Attached, NetworkError> {
-    network::prepare(plan, places)?.connect(pid)
+    let network = namespace::network_of(pid).unwrap();
+    network::connect(plan, places, network.as_fd())
 }
 
 /// A workspace that runs; its bundle goes with this value, the workspace with its home.

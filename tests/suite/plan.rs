@@ -136,7 +136,7 @@ fn a_network_that_somebody_cannot_come_back_from_is_made_with_the_process() {
     let starter = Spec::starter();
     assert_eq!(
         by(&starter, |options| options.bridged = true),
-        NetworkMaker::Itself
+        NetworkMaker::Outside
     );
     assert_eq!(
         by(&starter, |options| options.nested = true),

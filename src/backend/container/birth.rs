@@ -10,7 +10,6 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
-use rustix::time::Timespec;
 
 use super::outside;
 use super::second;
@@ -44,12 +43,6 @@ use crate::sys::namespace;
 use crate::sys::process;
 use crate::sys::socket;
 
-/// How long a process may take to make its network namespace.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 8,
-    tv_nsec: 0,
-};
-
 /// A namespace to join, opened while its path still meant what the caller meant.
 pub(super) struct Open {
     kind: u64,
@@ -65,11 +58,7 @@ pub(super) fn create(
 ) -> Result<Made, BackendError> {
     let joins = open_joins(&plan.namespaces)?;
     let (here, there) = channel()?;
-    let (giver, network) = match plan.namespaces.network_by {
-        NetworkMaker::Outside => Some(channel()?),
-        NetworkMaker::Birth | NetworkMaker::Itself => None,
-    }
-    .unzip();
+    let (giver, taker) = network_channel(&plan.namespaces)?;
     let birthplace = supplies.birthplace;
     let own = std::iter::once(here.as_fd()).chain(giver.as_ref().map(OwnedFd::as_fd));
     let leave: Vec<_> = own.chain(supplies.lock).collect();
@@ -77,7 +66,7 @@ pub(super) fn create(
         channel: there,
         listener: supplies.listener,
         console: supplies.console,
-        network,
+        network: taker,
         mounts: lift::mounts(plan)?,
         layers: lift::layers(plan)?,
         timed: supplies.timed,
@@ -105,8 +94,11 @@ pub(super) fn create(
         process: pidfd.as_fd(),
         pid,
     };
-    let given = giver.map_or(Ok(()), |giver| give_network(&giver));
-    match given.and_then(|()| attend(plan, &dialogue, attendant)) {
+    let network = giver.map(|giver| give_network(supplies.network, &giver));
+    let attended = network
+        .transpose()
+        .and_then(|network| attend(plan, &dialogue, network.as_ref(), attendant));
+    match attended {
         Ok(handle) => Ok(Made {
             handle,
             process: pidfd,
@@ -123,15 +115,13 @@ pub(super) fn create(
 fn attend(
     plan: &Plan,
     dialogue: &Dialogue<'_>,
+    network: Option<&OwnedFd>,
     attendant: &mut dyn Attendant,
 ) -> Result<Handle, BackendError> {
     let handle = Handle::of(dialogue.pid, dialogue.process)?;
     attendant
-        .born(handle, &mut || until_network(plan, dialogue))
-        .map_err(|error| {
-            let own = error.downcast::<BackendError>();
-            dialogue.reason(own.unwrap_or_else(BackendError::Attendant))
-        })?;
+        .born(handle, network.map(AsFd::as_fd))
+        .map_err(|error| dialogue.reason(BackendError::Attendant(error)))?;
     build(plan, dialogue, attendant).map(|()| handle)
 }
 
@@ -168,23 +158,24 @@ fn build(
     }
 }
 
-/// Waits until the network namespace of the process stands, where it makes that itself.
-fn until_network(plan: &Plan, dialogue: &Dialogue<'_>) -> Result<(), BackendError> {
-    match plan.namespaces.network_by {
-        NetworkMaker::Itself => dialogue.until_network(&PATIENCE),
-        NetworkMaker::Birth | NetworkMaker::Outside => Ok(()),
+/// The ends of the one who gives the process its network namespace, and of the process.
+fn network_channel(
+    wanted: &Namespaces,
+) -> Result<(Option<OwnedFd>, Option<OwnedFd>), BackendError> {
+    Ok(match wanted.network_by {
+        NetworkMaker::Outside => Some(channel()?),
+        NetworkMaker::Birth => None,
     }
+    .unzip())
 }
 
-/// Makes a network namespace and gives it to the process; this one is in its own again then.
-fn give_network(to: &OwnedFd) -> Result<(), BackendError> {
-    let make = || namespace::leave(namespace::NETWORK);
-    let made = namespace::in_other_network(make, namespace::network)
-        .flatten()
-        .map_err(BackendError::kernel("make a network namespace"))?;
-    match socket::send_with(to.as_fd(), b"n", &[made.as_fd()]) {
+/// Gives the process the network namespace that was `made` for it, or one that is made now.
+fn give_network(made: Option<OwnedFd>, to: &OwnedFd) -> Result<OwnedFd, BackendError> {
+    let network = made.map_or_else(namespace::make_network, Ok);
+    let network = network.map_err(BackendError::kernel("make a network namespace"))?;
+    match socket::send_with(to.as_fd(), b"n", &[network.as_fd()]) {
         // It has ended; the next thing heard from it says so better.
-        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(network),
         Err(errno) => Err(BackendError::kernel(
             "give the process its network namespace",
         )(errno)),

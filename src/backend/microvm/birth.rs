@@ -140,7 +140,7 @@ fn attend(
         process: born.pidfd.as_fd(),
         pid: born.pid,
     };
-    let ready = attendant.born(handle, &mut || Ok(()));
+    let ready = attendant.born(handle, None);
     ready.map_err(|error| dialogue.reason(BackendError::Attendant(error)))?;
     build(&dialogue, attendant).map(|()| handle)
 }
