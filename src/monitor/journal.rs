@@ -31,13 +31,16 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// The journal in `directory`, to be gone on with.
+    /// The journal in `directory`, to be gone on with; its first entry makes its first file.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let file = append(&directory.join(FILES[0]))?;
-        let size = file.metadata()?.len();
+        let size = match std::fs::metadata(directory.join(FILES[0])) {
+            Ok(found) => found.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
         Ok(Self {
             directory: directory.to_owned(),
-            file: Some(file),
+            file: None,
             size,
             lost: 0,
         })
