@@ -42,7 +42,7 @@ use crate::monitor::line::Line;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
 use crate::sys::clone;
-use crate::sys::processor::Seat;
+use crate::sys::processor;
 use crate::sys::seal;
 use crate::sys::socket;
 use crate::workspace::blueprint::Wish;
@@ -114,19 +114,18 @@ pub fn launch(launch: &Launch<'_>) -> Result<Remote, MonitorError> {
     let handed = Descriptors::find(0).map_err(WorkspaceError::from)?.count;
     let (promise, promised) = promised::pair().map_err(failed("make a socket for the monitor"))?;
     let keep = [far.as_fd(), promised.as_fd()];
-    let seat = Seat::find();
-    seat.hold();
     let born = clone::spawn_apart(FIRST.saturating_add(handed), &keep, || {
-        seat.rise();
         // The frame that owns these descriptors is never returned to.
         match (far.as_fd().try_clone_to_owned(), promised.try_clone()) {
             (Ok(line), Ok(network)) => birth::live(launch, Line::new(line), network),
             _ => 1,
         }
-    });
-    seat.leave();
-    let born = born.map_err(failed("make a process for the monitor"))?;
-    // It is at work now, and we only wait.
+    })
+    .map_err(failed("make a process for the monitor"))?;
+    // It is at work now, and we only wait; where there are several, to bring up the next.
+    if launch.attached {
+        processor::make_room_for(born.pid);
+    }
     promise.keep(launch.wish, launch.written);
     seal::settle();
     Ok(Remote::new(

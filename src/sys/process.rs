@@ -192,6 +192,8 @@ pub struct Stat {
     pub flags: u32,
     /// Clock ticks since boot at which it was started.
     pub start_time: u64,
+    /// The processor that it runs on or ran on last, where the kernel tells.
+    pub processor: Option<usize>,
 }
 
 /// Reads what the kernel says of a process in one line.
@@ -267,10 +269,12 @@ fn parse_stat(text: &[u8]) -> Option<Stat> {
     let state = fields.next()?.chars().next()?;
     let flags = fields.nth(5)?.parse().ok()?;
     let start_time = fields.nth(12)?.parse().ok()?;
+    let processor = fields.nth(16).and_then(|number| number.parse().ok());
     Some(Stat {
         state,
         flags,
         start_time,
+        processor,
     })
 }
 
@@ -420,13 +424,14 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_and_spaces_does_not_shift_the_fields() {
-        let text = b"42 (a) b) (c) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 2 3";
+        let text = b"42 (a) b) (c) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 98765 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 17 1 0";
         assert_eq!(
             parse_stat(text),
             Some(Stat {
                 state: 'S',
                 flags: 4_194_560,
-                start_time: 98765
+                start_time: 98765,
+                processor: Some(1)
             })
         );
     }

@@ -2,9 +2,11 @@
 //!
 //! The kernel puts who is born or woken on a processor that is idle. In a virtual machine it takes an idle one for one that
 //! the host has taken away (`available_idle_cpu` and `vcpu_is_preempted`, Linux 4.20 and later), and often leaves the thread
-//! behind who bore or woke it, where it waits until that one sleeps. So where half a millisecond counts, who is about to be
-//! at work besides is told to be elsewhere. Nothing depends on it: where there is one processor, or more than a set holds,
-//! the kernel decides.
+//! behind who bore or woke it, where it waits until that one sleeps. So where half a millisecond counts, one of the two is
+//! told to be elsewhere. Nothing depends on it: where there is one processor, or more than a set holds, the kernel decides.
+//!
+//! What a thread has been told, all whom it bears later have been told too (`sched_setaffinity(2)`), in whatever cpuset they
+//! are: so nobody is told who bears a workspace.
 
 use rustix::thread::CpuSet;
 use rustix::thread::Pid;
@@ -12,81 +14,74 @@ use rustix::thread::sched_getaffinity;
 use rustix::thread::sched_getcpu;
 use rustix::thread::sched_setaffinity;
 
-/// The processor that a thread is on, and the others that it may run on; nothing where there are no others.
-#[derive(Debug, Clone, Copy)]
-pub struct Seat(Option<Sets>);
+use crate::sys::process;
 
-#[derive(Debug, Clone, Copy)]
-struct Sets {
-    all: CpuSet,
-    here: CpuSet,
-    others: CpuSet,
+/// Another thread of this process runs elsewhere than this one does now, when it is woken.
+pub fn keep_off(thread: Pid) {
+    if let Some((_, others)) = seats() {
+        allow(Some(thread), &others);
+    }
 }
 
-impl Seat {
-    /// Where this thread is now.
-    #[must_use]
-    pub fn find() -> Self {
-        let number = sched_getcpu();
-        let all = sched_getaffinity(None).ok();
-        let all = all.filter(|all| number < CpuSet::MAX_CPU && all.is_set(number));
-        Self(all.filter(|all| all.count() > 1).map(|all| {
-            let (mut here, mut others) = (CpuSet::new(), all);
-            here.set(number);
-            others.unset(number);
-            Sets { all, here, others }
-        }))
+/// This thread, which bears nobody any more, goes elsewhere where `child` is on this processor and waits for it.
+pub fn make_room_for(child: i32) {
+    let Some((all, others)) = seats() else { return };
+    let place = process::stat(child).ok().and_then(|stat| stat.processor);
+    if place == Some(sched_getcpu()) {
+        allow(None, &others);
+        allow(None, &all);
     }
+}
 
-    /// This thread stays here, and so does whom it bears, until each may [`leave`](Self::leave) or [`rise`](Self::rise).
-    pub fn hold(&self) {
-        self.allow(None, |sets| &sets.here);
+/// Where this thread may run, and which of that is elsewhere; nothing where nothing is.
+fn seats() -> Option<(CpuSet, CpuSet)> {
+    let here = sched_getcpu();
+    let all = sched_getaffinity(None).ok()?;
+    if here >= CpuSet::MAX_CPU || !all.is_set(here) || all.count() < 2 {
+        return None;
     }
+    let mut others = all;
+    others.unset(here);
+    Some((all, others))
+}
 
-    /// This thread may run wherever it might before.
-    pub fn rise(&self) {
-        self.allow(None, |sets| &sets.all);
-    }
-
-    /// This thread goes elsewhere; it may come back when the kernel wants it to.
-    pub fn leave(&self) {
-        self.allow(None, |sets| &sets.others);
-        self.rise();
-    }
-
-    /// Another thread of this process runs elsewhere when it is woken.
-    pub fn keep_off(&self, thread: Pid) {
-        self.allow(Some(thread), |sets| &sets.others);
-    }
-
-    fn allow(&self, thread: Option<Pid>, of: impl FnOnce(&Sets) -> &CpuSet) {
-        if let Self(Some(sets)) = self {
-            // What cannot be had costs some time, and nothing else.
-            sched_setaffinity(thread, of(sets)).unwrap_or_default();
-        }
-    }
+/// What cannot be had costs some time, and nothing else.
+fn allow(thread: Option<Pid>, set: &CpuSet) {
+    sched_setaffinity(thread, set).unwrap_or_default();
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
+    use crate::sys::clone;
 
     #[test]
-    fn who_leaves_is_elsewhere_and_may_come_back() {
-        let seat = Seat::find();
-        let Seat(Some(sets)) = seat else {
+    fn who_makes_room_is_elsewhere_and_may_come_back() {
+        let Some((all, others)) = seats() else {
             assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
             return;
         };
-        seat.hold();
-        assert!(sets.here.is_set(sched_getcpu()));
-        assert_eq!(sched_getaffinity(None).unwrap(), sets.here);
-        seat.leave();
-        assert_eq!(sched_getaffinity(None).unwrap(), sets.all);
+        let mut here = all;
+        for number in (0..CpuSet::MAX_CPU).filter(|number| others.is_set(*number)) {
+            here.unset(number);
+        }
+        // It stays where it is born, since that is all it may do.
+        allow(None, &here);
+        let waits = || loop {
+            std::thread::park();
+        };
+        let child = clone::spawn(clone::Birth::default(), waits).unwrap();
+        allow(None, &all);
+        make_room_for(child.pid);
+        assert_eq!(sched_getaffinity(None).unwrap(), all);
+        process::signal(child.pidfd.as_fd(), 9).unwrap();
+        process::wait(child.pidfd.as_fd()).unwrap();
     }
 
     #[test]
-    fn a_thread_that_is_kept_off_runs_elsewhere() {
+    fn a_thread_that_is_kept_off_may_run_elsewhere_only() {
         let (word, heard) = std::sync::mpsc::channel();
         let (told, number) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -94,12 +89,13 @@ mod tests {
             heard.recv().unwrap();
             sched_getaffinity(None).unwrap()
         });
-        let thread_id = number.recv().unwrap();
-        let seat = Seat::find();
-        seat.keep_off(thread_id);
+        let number = number.recv().unwrap();
+        let before = sched_getaffinity(None).unwrap();
+        keep_off(number);
         word.send(()).unwrap();
         let allowed = thread.join().unwrap();
-        let Seat(Some(sets)) = seat else { return };
-        assert_eq!(allowed, sets.others);
+        let fewer = u32::from(before.count() > 1);
+        assert_eq!(allowed.count() + fewer, before.count());
+        assert_eq!(sched_getaffinity(None).unwrap(), before);
     }
 }

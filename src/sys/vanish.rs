@@ -21,7 +21,7 @@ use rustix::thread::Pid;
 
 use crate::sys::Errno;
 use crate::sys::Result;
-use crate::sys::processor::Seat;
+use crate::sys::processor;
 use crate::sys::route;
 use crate::sys::route::Route;
 
@@ -137,7 +137,7 @@ impl Parting {
 
     fn tell(&self) {
         if let Some(listener) = self.listener.get() {
-            Seat::find().keep_off(*listener);
+            processor::keep_off(*listener);
         }
         // The thread listens until it has been told twice.
         rustix::io::write(&self.word, b"w")
