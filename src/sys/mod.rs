@@ -11,6 +11,7 @@ pub mod mapping;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;
+pub mod pages;
 pub mod path;
 pub mod pattern;
 pub mod probe;
