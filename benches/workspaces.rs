@@ -29,15 +29,21 @@ const SEQUENCE: usize = 100;
 const END: usize = 20;
 
 fn main() -> Outcome<()> {
-    let mut words = std::env::args().skip(1);
-    let rounds = match words.next().as_deref() {
-        Some("--runs") => words.next().ok_or("--runs N")?.parse()?,
-        _ => 100,
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let number = |name: &str| -> Outcome<Option<u64>> {
+        let at = words.iter().position(|word| word == name);
+        let value = at.map(|at| words.get(at + 1).ok_or(format!("{name} N")));
+        Ok(value.transpose()?.map(|value| value.parse()).transpose()?)
     };
+    let rounds = usize::try_from(number("--runs")?.unwrap_or(100))?;
+    let rest = number("--rest")?.map(Duration::from_millis);
     let home = std::env::var_os("HOME_OF_WORKSPACES");
     let home =
         PathBuf::from(home.ok_or("HOME_OF_WORKSPACES is a directory; benches/run makes it")?);
     let bench = Bench::new(&home)?;
+    if let Some(rest) = rest {
+        return bench.beside_run(rounds, rest);
+    }
     bench.beside_run(rounds, REST)?;
     bench.beside_run(rounds, Duration::ZERO)?;
     bench.sequence()
