@@ -74,8 +74,13 @@ fn a_program_is_told_to_end_before_it_is_killed() {
 fn a_program_that_does_not_end_is_killed_after_the_time() {
     need!(root);
     let home = Home::new();
-    let document = Document::new(&home, "trap '' TERM; while :; do sleep 1; done", "");
+    let script = "trap '' TERM; echo up; while :; do sleep 1; done";
+    let document = Document::new(&home, script, "");
     document.up(&home);
+    // Before that it cannot hear that it is to end, and is not waited for.
+    eventually("the program's first words", || {
+        home.bulkhead(["logs", &document.id]).ok() == "up\n"
+    });
     let begun = Instant::now();
     home.bulkhead(["down", "--time", "1", &document.id]).ok();
     assert!(begun.elapsed() >= Duration::from_secs(1));
