@@ -349,7 +349,7 @@ fn podman_builds_an_image_with_a_command_of_its_own() {
 #[test]
 fn podman_checkpoints_and_restores_a_process_that_goes_on_counting() {
     need!(machine);
-    let script = "i=0; while :; do i=$((i + 1)); echo $i >/tmp/count; sleep 0.1; done";
+    let script = "i=0; while :; do i=$((i + 1)); echo $i >/tmp/next; mv /tmp/next /tmp/count; sleep 0.1; done";
     podman(&[
         "run",
         "--detach",
