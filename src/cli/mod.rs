@@ -148,7 +148,6 @@ pub fn main() -> ExitCode {
         .iter()
         .any(|word| GOES_IN.iter().any(|name| word == name))
     {
-        crate::sys::pages::take();
         crate::sys::seal::ensure().unwrap_or_default();
     }
     if args.is_empty() {

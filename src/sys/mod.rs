@@ -11,7 +11,6 @@ pub mod mapping;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;
-pub mod pages;
 pub mod path;
 pub mod pattern;
 pub mod probe;

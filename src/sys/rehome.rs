@@ -9,7 +9,6 @@ use std::ffi::c_char;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 
-use rustix::mm::Advice;
 use rustix::mm::MapFlags;
 use rustix::mm::MprotectFlags;
 use rustix::mm::MremapFlags;
@@ -18,7 +17,6 @@ use rustix::mm::ProtFlags;
 use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::checked;
-use crate::sys::pages;
 
 /// The size of a page, in bytes.
 const PAGE: usize = 4096;
@@ -30,8 +28,6 @@ const TABLE: u32 = 6;
 const RELRO: u32 = 0x6474_e552;
 /// `PF_X` and `PF_W`.
 const EXECUTABLE: u32 = 1;
-/// The functions that a start passes through come first (`benches/order`), and are about this long.
-const FIRST: usize = 1 << 20;
 const WRITABLE: u32 = 2;
 
 /// `struct prctl_mm_map` (`linux/prctl.h`).
@@ -97,16 +93,7 @@ pub(super) fn run_from(file: &OwnedFd) -> Result<()> {
             0,
         )
     };
-    checked(done.into())?;
-    for part in program
-        .parts
-        .iter()
-        .filter(|part| part.flags & EXECUTABLE != 0)
-    {
-        let length = (part.to - part.from).min(FIRST);
-        pages::populate(part.from, length, Advice::LinuxPopulateRead);
-    }
-    Ok(())
+    checked(done.into()).map(drop)
 }
 
 /// Whether the kernel knows the call at all; nothing is changed before it has said so.
