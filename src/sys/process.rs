@@ -209,14 +209,14 @@ pub fn stat(pid: i32) -> Result<Stat> {
     parse_stat(&text).ok_or(Errno::IO)
 }
 
-/// Whether a process has ended before it executed a program. Of one whose remains are gone that is not known, and not said.
+/// Whether a process has executed no program since it was born, also while it ends. Of one whose remains are gone that is not
+/// known, and not said.
 #[must_use]
-pub fn ended_without_program(process: BorrowedFd<'_>) -> bool {
+pub fn is_without_program(process: BorrowedFd<'_>) -> bool {
     /// `PF_FORKNOEXEC`.
     const NO_PROGRAM: u32 = 0x40;
-    let ended = ended_within(process, Some(std::time::Duration::ZERO)).unwrap_or(false);
-    let found = || number_in_proc(process).and_then(stat);
-    ended && found().is_ok_and(|stat| stat.flags & NO_PROGRAM != 0)
+    let found = number_in_proc(process).and_then(stat);
+    found.is_ok_and(|stat| stat.flags & NO_PROGRAM != 0)
 }
 
 /// Whether the kernel keeps a signal from a process that did not ask for that: it is the first of its PID namespace, has no
@@ -442,13 +442,13 @@ mod tests {
         let ended = |child: &OwnedFd| {
             signal(child.as_fd(), 9).unwrap();
             assert!(ended_within(child, None).unwrap());
-            ended_without_program(child.as_fd())
+            is_without_program(child.as_fd())
         };
         let waits = || loop {
             std::thread::park();
         };
         let copy = clone::spawn(clone::Birth::default(), waits).unwrap().pidfd;
-        assert!(!ended_without_program(copy.as_fd()));
+        assert!(is_without_program(copy.as_fd()));
         assert!(ended(&copy));
         let mut program = std::process::Command::new("sleep")
             .arg("100")

@@ -61,8 +61,8 @@ impl Backend for Container {
             pid: 0,
         }
         .until_program(attendant)?;
-        // The channel closes in either case.
-        if process::ended_without_program(process) {
+        // The channel closes in either case, and before the process has ended in the other.
+        if process::is_without_program(process) {
             // Who has not made it is not told how it ended; what ends it without a word is a signal.
             let exit = process::wait(process).unwrap_or(Exit::Signal(KILL));
             return Err(BackendError::Died(exit));
