@@ -42,7 +42,6 @@ use crate::monitor::line::Line;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
 use crate::sys::clone;
-use crate::sys::processor;
 use crate::sys::seal;
 use crate::sys::socket;
 use crate::workspace::blueprint::Wish;
@@ -123,10 +122,8 @@ pub fn launch(launch: &Launch<'_>) -> Result<Remote, MonitorError> {
     })
     .map_err(failed("make a process for the monitor"))?;
     // It is at work now, and we only wait; where there are several, to bring up the next.
-    if launch.attached {
-        processor::make_room_for(born.pid);
-    }
-    promise.keep(launch.wish, launch.written);
+    let beside = launch.attached.then_some(born.pid);
+    promise.keep(launch.wish, launch.written, beside);
     seal::settle();
     Ok(Remote::new(
         launch.store.clone(),

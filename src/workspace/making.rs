@@ -275,7 +275,10 @@ pub(super) fn erect(
         .transpose()?;
     let birthplace = birthplace(&enclosure)?;
     let made_outside = blueprint.plan.namespaces.network_by == NetworkMaker::Outside;
-    let given = arrangement.network.filter(|_| made_outside);
+    // Without a link it is not made for us, and nobody is asked.
+    let given = arrangement
+        .network
+        .filter(|_| made_outside && network.is_some());
     let supplies = Supplies {
         birthplace: birthplace.as_ref().map(AsFd::as_fd),
         console: arrangement.console,

@@ -16,6 +16,7 @@ use crate::plan::namespaces;
 use crate::spec::asked::Asked;
 use crate::sys::Errno;
 use crate::sys::namespace;
+use crate::sys::processor;
 use crate::sys::socket;
 use crate::workspace::blueprint::Wish;
 use crate::workspace::blueprint::Written;
@@ -47,11 +48,16 @@ pub fn pair() -> Result<(Promise, Promised), Errno> {
 }
 
 impl Promise {
-    /// Makes the namespace, where the workspace has a use for it.
-    pub fn keep(self, wish: &Wish, written: &Written) {
-        if is_of_use(wish, written)
-            && let Ok(network) = namespace::make_network()
-        {
+    /// Makes the namespace, where the workspace has a use for it; `beside` that child, by a process that bears nobody after
+    /// it.
+    pub fn keep(self, wish: &Wish, written: &Written, beside: Option<i32>) {
+        if !is_of_use(wish, written) {
+            return;
+        }
+        if let Some(child) = beside {
+            processor::make_room_for(child);
+        }
+        if let Ok(network) = namespace::make_network() {
             // Who was to have it may have ended.
             socket::send_with(self.0.as_fd(), b"n", &[network.as_fd()]).unwrap_or_default();
         }
@@ -125,7 +131,7 @@ mod tests {
         let network = ("dev.bulkhead.network".to_owned(), "lan".to_owned());
         spec.annotations.extend([network]);
         let (promise, promised) = pair().unwrap();
-        promise.keep(wish, &Written::of(spec).unwrap());
+        promise.keep(wish, &Written::of(spec).unwrap(), None);
         promised.take()
     }
 
