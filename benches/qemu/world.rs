@@ -165,15 +165,8 @@ impl World {
 fn plan(bundle: &Path, root: &Path) -> Outcome<MachinePlan> {
     let store = Store::new(StateRoot::choose(Some(root), None)?);
     let wish = Wish {
-        id: "bench".parse()?,
-        bundle: bundle.to_owned(),
-        config: None,
-        manager: Manager::Disabled,
-        rootless: None,
-        no_pivot: false,
-        no_new_keyring: false,
-        preserve_fds: 0,
         isolation: Some(Isolation::MicroVm),
+        ..Wish::plain("bench".parse()?, bundle.to_owned(), Manager::Disabled)
     };
     let blueprint = Blueprint::draw(&wish, &store, &Silent)?;
     Ok(blueprint.machine.ok_or("no machine is planned")?.plan)

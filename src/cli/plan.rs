@@ -29,15 +29,9 @@ pub(super) struct Args {
 /// Runs `plan`.
 pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     let wish = Wish {
-        id: "plan".parse()?,
-        bundle: args.bundle.clone(),
         config: args.config.clone(),
-        manager: session.manager(),
-        rootless: session.rootless(),
-        no_pivot: false,
-        no_new_keyring: false,
-        preserve_fds: 0,
         isolation: args.isolation.or(session.called),
+        ..session.wish_of(&"plan".parse()?, args.bundle.clone())
     };
     let blueprint = Blueprint::draw(&wish, &session.store()?, &session.log)
         .with_context(|| format!("cannot plan {}", args.bundle.display()))?;

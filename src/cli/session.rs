@@ -196,18 +196,12 @@ impl Session {
         }
     }
 
-    /// What the caller says about a workspace of a document, whose bundle will be at `bundle`.
+    /// What the caller says about every workspace, for one whose bundle is or will be at `bundle`.
     pub(super) fn wish_of(&self, id: &ContainerId, bundle: PathBuf) -> Wish {
         Wish {
-            id: id.clone(),
-            bundle,
-            config: None,
-            manager: self.manager(),
             rootless: self.rootless(),
-            no_pivot: false,
-            no_new_keyring: false,
-            preserve_fds: 0,
             isolation: self.called,
+            ..Wish::plain(id.clone(), bundle, self.manager())
         }
     }
 

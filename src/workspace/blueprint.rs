@@ -49,6 +49,24 @@ pub struct Wish {
     pub isolation: Option<Isolation>,
 }
 
+impl Wish {
+    /// A workspace whose cgroup `manager` makes, and nothing said about it beyond that.
+    #[must_use]
+    pub fn plain(id: ContainerId, bundle: PathBuf, manager: Manager) -> Self {
+        Self {
+            id,
+            bundle,
+            config: None,
+            manager,
+            rootless: None,
+            no_pivot: false,
+            no_new_keyring: false,
+            preserve_fds: 0,
+            isolation: None,
+        }
+    }
+}
+
 /// A configuration, as it is written and as it is meant.
 #[derive(Debug, Clone)]
 pub struct Written {

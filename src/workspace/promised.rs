@@ -113,17 +113,7 @@ mod tests {
     use crate::spec::Spec;
 
     fn wish() -> Wish {
-        Wish {
-            id: "one".parse().unwrap(),
-            bundle: "/bundle".into(),
-            config: None,
-            manager: Manager::Disabled,
-            rootless: None,
-            no_pivot: false,
-            no_new_keyring: false,
-            preserve_fds: 0,
-            isolation: None,
-        }
+        Wish::plain("one".parse().unwrap(), "/bundle".into(), Manager::Disabled)
     }
 
     /// What comes of a promise for a bundle on the network `lan`.

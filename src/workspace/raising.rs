@@ -359,15 +359,8 @@ impl Workspace {
     ) -> Result<(Plan, Made), WorkspaceError> {
         self.lock()?;
         let wish = Wish {
-            id: self.record.id.clone(),
-            bundle: self.record.bundle.clone(),
-            config: None,
-            manager,
-            rootless: None,
-            no_pivot: false,
-            no_new_keyring: false,
-            preserve_fds: 0,
             isolation: Some(self.record.isolation),
+            ..Wish::plain(self.record.id.clone(), self.record.bundle.clone(), manager)
         };
         let made = self.again_locked(store, &wish, addresses, report);
         self.unlock()?;
