@@ -16,6 +16,7 @@ use crate::accounting::usage::Usage;
 use crate::enclosure::counters::machine::LastWord;
 use crate::spec::asked::Asked;
 use crate::sys::process::Exit;
+use crate::sys::process::KILL;
 use crate::workspace::found::Workspace;
 use crate::workspace::inside;
 use crate::workspace::record::Record;
@@ -23,9 +24,6 @@ use crate::workspace::report::Counted;
 use crate::workspace::report::End;
 use crate::workspace::root::StateRoot;
 use crate::workspace::store::Home;
-
-/// The number of `SIGKILL`, which is what ends a process for want of memory.
-const KILL: i32 = 9;
 
 /// The file beside a record with the entry that could not be made.
 const OWED: &str = "owed.json";

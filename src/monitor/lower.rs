@@ -10,6 +10,7 @@ use crate::monitor::failed;
 use crate::monitor::remarks;
 use crate::spec::id::ContainerId;
 use crate::sys::process;
+use crate::sys::process::KILL;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
 use crate::workspace::found::Workspace;
@@ -23,7 +24,6 @@ use crate::workspace::store::StoreError;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a monitor may take to see its workspace to the end before it is told to hurry, and after that.
 const HURRY: Duration = Duration::from_secs(3);
-const KILL: i32 = 9;
 const TERMINATE: i32 = 15;
 
 /// Ends a workspace, however it was made, and removes everything of it, files included unless they are `kept`.

@@ -17,6 +17,7 @@ use crate::spec::id::ContainerId;
 use crate::sys::Errno;
 use crate::sys::process;
 use crate::sys::process::Exit;
+use crate::sys::process::KILL;
 use crate::sys::signal::Signals;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::estate;
@@ -29,8 +30,6 @@ const OWN: [i32; 4] = [13, 17, 23, 28];
 
 /// How long a monitor may take to undo everything.
 const PATIENCE: Duration = Duration::from_secs(20);
-const KILL: i32 = 9;
-
 /// A monitor that this process has started.
 #[derive(Debug)]
 pub struct Remote {

@@ -33,6 +33,7 @@ use crate::spec::asked::OverLimit as Wanted;
 use crate::sys::Errno;
 use crate::sys::process;
 use crate::sys::process::Exit;
+use crate::sys::process::KILL;
 use crate::sys::signal::Signals;
 use crate::workspace::estate;
 use crate::workspace::found::Workspace;
@@ -43,7 +44,6 @@ use crate::workspace::wiring;
 const GRACE: Duration = Duration::from_secs(10);
 const HANGUP: i32 = 1;
 const INTERRUPT: i32 = 2;
-const KILL: i32 = 9;
 const TERMINATE: i32 = 15;
 const CHILD: i32 = 17;
 

@@ -17,6 +17,9 @@ use crate::sys::Result;
 use crate::sys::checked;
 use crate::sys::pseudo;
 
+/// The number of `SIGKILL`.
+pub const KILL: i32 = 9;
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {

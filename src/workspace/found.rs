@@ -18,6 +18,7 @@ use crate::sys::ending;
 use crate::sys::ending::Obituaries;
 use crate::sys::process;
 use crate::sys::process::Exit;
+use crate::sys::process::KILL;
 use crate::sys::socket;
 use crate::workspace::document::Document;
 use crate::workspace::error::WorkspaceError;
@@ -30,9 +31,6 @@ use crate::workspace::store;
 use crate::workspace::store::Home;
 use crate::workspace::store::Store;
 use crate::workspace::store::StoreError;
-
-/// The number of `SIGKILL`.
-const KILL: i32 = 9;
 
 /// The annotation that says why a machine ended before its program did.
 const LOST: &str = "dev.bulkhead.machine.ended";

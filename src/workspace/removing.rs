@@ -19,6 +19,7 @@ use crate::sys::Errno;
 use crate::sys::ending;
 use crate::sys::process;
 use crate::sys::process::Exit;
+use crate::sys::process::KILL;
 use crate::sys::vanish::Parting;
 use crate::workspace::admission;
 use crate::workspace::document;
@@ -46,8 +47,6 @@ use crate::workspace::wiring;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a command may take to see that what it makes was killed.
 const GRACE: Duration = Duration::from_secs(1);
-/// The number of `SIGKILL`.
-const KILL: i32 = 9;
 /// The number of `SIGSTOP`.
 const STOP: i32 = 19;
 

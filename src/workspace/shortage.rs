@@ -5,11 +5,9 @@ use crate::enclosure::Enclosure;
 use crate::enclosure::Place;
 use crate::sys::Errno;
 use crate::sys::process::Exit;
+use crate::sys::process::KILL;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::removing;
-
-/// The number of `SIGKILL`, which is how the kernel ends who has too much.
-const KILL: i32 = 9;
 
 /// An error on the way to the program, with the shortage of memory that is behind it, if one is.
 pub(super) fn explain(enclosure: &Enclosure, error: WorkspaceError) -> WorkspaceError {

@@ -24,14 +24,12 @@ use crate::plan::Plan;
 use crate::plan::ProcessPlan;
 use crate::sys::process;
 use crate::sys::process::Exit;
+use crate::sys::process::KILL;
 use crate::sys::seal;
 
 /// Puts workspaces on the shared kernel. It keeps nothing between commands.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Container;
-
-/// The number of `SIGKILL`.
-const KILL: i32 = 9;
 
 impl Backend for Container {
     fn create(
