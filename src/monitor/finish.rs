@@ -12,10 +12,9 @@ use crate::monitor::watch::Over;
 use crate::monitor::watch::Watch;
 use crate::sys::Errno;
 use crate::workspace::error::WorkspaceError;
-use crate::workspace::estate;
+use crate::workspace::estate::Estate;
 use crate::workspace::found::Workspace;
 use crate::workspace::held::Farewell;
-use crate::workspace::layer;
 use crate::workspace::store::Store;
 
 impl Watch<'_> {
@@ -32,13 +31,9 @@ impl Watch<'_> {
         let remarks = Remarks::none(self.store).since(self.billing.begun());
         let mut program = self.program.take();
         let held = program.as_mut().map(|it| std::mem::take(&mut it.held));
-        let goes = self.removes(over);
-        let (places, id) = (self.store.places(), self.workspace.record().id.clone());
-        let mut meanwhile = || layer::forget(places, &id);
         let mut farewell = Farewell {
             exit,
             held: held.unwrap_or_default(),
-            meanwhile: goes.then_some(&mut meanwhile as &mut dyn FnMut()),
             ..Farewell::default()
         };
         // Who has removed it meanwhile has done this too; what cannot be given back now `down` and `gc` try again.
@@ -60,8 +55,8 @@ impl Watch<'_> {
         }
         let finished = match (removes, released) {
             (true, released) => remove(self.store, self.workspace, released.is_ok(), &remarks),
-            (false, Ok(())) => self.workspace.note_settled(),
-            (false, failed) => failed,
+            (false, Ok(())) => self.workspace.note_settled().map(|()| None),
+            (false, Err(error)) => Err(error),
         };
         farewell.held.await_mounts();
         if let Some(line) = line {
@@ -70,9 +65,11 @@ impl Watch<'_> {
             }
             say_at_last(&line, &Word::Ended(exit));
         }
-        // What the kernel still takes apart is waited for at the very end, as is the disk, when who looks on has gone.
+        // What the kernel still takes apart is waited for at the very end, as is the disk, when who looks on has gone; its
+        // files go then.
         drop((remarks, farewell));
-        i32::from(finished.is_err())
+        let whole = finished.and_then(|rest| Ok(rest.map_or(Ok(()), Estate::remove)?));
+        i32::from(whole.is_err())
     }
 
     /// Whether nothing shall be left of it, as things are now: who looks on may go meanwhile.
@@ -118,19 +115,19 @@ impl Watch<'_> {
     }
 }
 
-/// Removes what is left of a workspace; what could not be released is tried once more.
+/// Removes what is left of a workspace but its files, and gives those; what could not be released is tried once more.
 fn remove(
     store: &Store,
     workspace: Workspace,
     released: bool,
     remarks: &Remarks<'_>,
-) -> Result<(), WorkspaceError> {
+) -> Result<Option<Estate>, WorkspaceError> {
     let id = workspace.record().id.clone();
     match released {
         true => workspace.erase(remarks)?,
         false => workspace.raze(remarks)?,
     }
-    Ok(estate::discard(store, &id).map(drop)?)
+    Ok(Estate::retire(store, &id)?)
 }
 
 /// Says the last word; who has gone does not hear it.

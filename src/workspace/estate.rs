@@ -5,12 +5,14 @@
 //! DATA/workspaces/ID/stdout, stderr     named pipes that its program writes to
 //! DATA/workspaces/ID/log, log.1, log.2  what it wrote
 //! DATA/workspaces/ID/kept               says that its layer and its output outlive it
+//! DATA/workspaces/@ID                   what is left of one that has gone, while it is being removed
 //! ```
 //!
 //! So the directory is its bundle, without a root filesystem of its own.
 //!
 //! The directory is held by whoever has its `flock(2)` until the state directory of the same name is there; from then
-//! on by that. One that neither holds is left over from a crash, and anybody may remove it or take it.
+//! on by that. One that neither holds is left over from a crash, and anybody may remove it or take it. What is left of
+//! one that has gone is held by the lock alone; no workspace can have `@` in its name.
 
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
@@ -21,6 +23,7 @@ use rustix::fs::FileType;
 use rustix::fs::FlockOperation;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
+use rustix::fs::RenameFlags;
 
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
@@ -42,6 +45,9 @@ pub const STDERR: &str = "stderr";
 const KEPT: &str = "kept";
 /// What it wrote.
 const WRITTEN: [&str; 5] = [KEPT, "upper", "log", "log.1", "log.2"];
+
+/// Begins the name of what is left of one that has gone.
+const GONE: char = '@';
 
 /// The directory of one workspace, held.
 #[derive(Debug)]
@@ -97,14 +103,24 @@ pub fn is_there(root: &StateRoot, id: &ContainerId) -> bool {
     place(root, id).join(CONFIG).exists()
 }
 
-/// The names of all that are there, sorted.
+/// Where that goes when its workspace has gone.
+fn gone(root: &StateRoot, id: &ContainerId) -> PathBuf {
+    all(root).join(format!("{GONE}{id}"))
+}
+
+/// The names of all that are there, or are left of what has gone, sorted.
 #[must_use]
 pub fn names(root: &StateRoot) -> Vec<ContainerId> {
     let entries = std::fs::read_dir(all(root)).into_iter().flatten().flatten();
     let mut names: Vec<ContainerId> = entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let name = name.to_str()?;
+            name.strip_prefix(GONE).unwrap_or(name).parse().ok()
+        })
         .collect();
     names.sort();
+    names.dedup();
     names
 }
 
@@ -121,23 +137,27 @@ impl Estate {
         builder
             .create(&path)
             .map_err(|error| failed("cannot make", &path)(errno_of(&error)))?;
-        let Some(held) = hold(store, id)? else {
-            return Err(StoreError::Taken);
-        };
-        empty(&path, &held)?;
+        let claimed = hold_its_own(store, id)?.ok_or(StoreError::Taken)?;
+        claimed.empty()?;
         for name in [STDOUT, STDERR] {
             let pipe = path.join(name);
             let mode = Mode::RUSR | Mode::WUSR;
             rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, mode, 0)
                 .map_err(failed("cannot make", &pipe))?;
         }
-        Ok(Self { path, held })
+        Ok(claimed)
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes everything from it but what is kept.
+    fn empty(&self) -> Result<(), StoreError> {
+        let kept: &[&str] = if is_marked(&self.path) { &WRITTEN } else { &[] };
+        store::empty(self.held.as_fd(), &self.path, kept)
     }
 
     /// Puts the configuration in place.
@@ -151,15 +171,37 @@ impl Estate {
             .map_err(|error| failed("cannot write", &path)(errno_of(&error)))
     }
 
-    /// Removes it with all that is in it, but for what is kept.
+    /// Takes it away from its name, which another may have at once; what is left is to be removed. Nothing is when nobody
+    /// may remove it. What is kept stays where it is.
     ///
     /// # Errors
     ///
     /// Fails with the first thing that cannot be removed.
+    pub fn retire(store: &Store, id: &ContainerId) -> Result<Option<Self>, StoreError> {
+        let Some(found) = hold_its_own(store, id)? else {
+            return Ok(None);
+        };
+        if is_marked(&found.path) {
+            return found.remove().map(|()| None);
+        }
+        let path = gone(store.places(), id);
+        let here = rustix::fs::CWD;
+        match rustix::fs::renameat_with(here, &found.path, here, &path, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(Some(Self { path, ..found })),
+            // Another of that name is being removed, or the filesystem cannot do it.
+            Err(_) => found.remove().map(|()| None),
+        }
+    }
+
+    /// Removes it with all that is in it, but for what is kept: that is on the disk then.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first thing that cannot be removed, or written out.
     pub fn remove(self) -> Result<(), StoreError> {
-        empty(&self.path, &self.held)?;
+        self.empty()?;
         if is_marked(&self.path) {
-            return Ok(());
+            return rustix::fs::syncfs(&self.held).map_err(failed("cannot write out", &self.path));
         }
         rustix::fs::rmdir(&self.path).map_err(failed("cannot remove", &self.path))
     }
@@ -171,14 +213,13 @@ impl Estate {
 ///
 /// Fails with the first thing that cannot be removed.
 pub fn discard(store: &Store, id: &ContainerId) -> Result<bool, StoreError> {
-    let path = place(store.places(), id);
-    if !path.exists() {
-        return Ok(false);
+    let left = [hold_gone(store.places(), id)?, hold_its_own(store, id)?];
+    let mut any = false;
+    for estate in left.into_iter().flatten() {
+        estate.remove()?;
+        any = true;
     }
-    match hold(store, id)? {
-        Some(held) => Estate { path, held }.remove().map(|()| true),
-        None => Ok(false),
-    }
+    Ok(any)
 }
 
 /// Whether nobody holds what is there under this name, and nobody wanted it kept.
@@ -187,31 +228,39 @@ pub fn discard(store: &Store, id: &ContainerId) -> Result<bool, StoreError> {
 ///
 /// Fails when it cannot be looked at.
 pub fn is_left_over(store: &Store, id: &ContainerId) -> Result<bool, StoreError> {
-    let held = hold(store, id)?;
-    Ok(held.is_some() && !is_kept(store.places(), id))
+    let places = store.places();
+    let own = hold_its_own(store, id)?.filter(|found| !is_marked(&found.path));
+    Ok(own.is_some() || hold_gone(places, id)?.is_some())
 }
 
-/// The directory, locked, when neither a command nor a workspace holds it.
-fn hold(store: &Store, id: &ContainerId) -> Result<Option<OwnedFd>, StoreError> {
-    let path = place(store.places(), id);
+/// The directory of a workspace, when neither a command nor a workspace holds it.
+fn hold_its_own(store: &Store, id: &ContainerId) -> Result<Option<Estate>, StoreError> {
+    let found = hold(place(store.places(), id))?;
+    Ok(found.filter(|_| !store.root().join(id).exists()))
+}
+
+/// What is left of one that has gone, when nobody removes it.
+fn hold_gone(root: &StateRoot, id: &ContainerId) -> Result<Option<Estate>, StoreError> {
+    hold(gone(root, id))
+}
+
+/// What is there, locked, when nobody else has the lock.
+fn hold(path: PathBuf) -> Result<Option<Estate>, StoreError> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-    let directory = match rustix::fs::open(&path, flags, Mode::empty()) {
+    let held = match rustix::fs::open(&path, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),
         answer => answer.map_err(failed("cannot open", &path))?,
     };
-    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+    match rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => return Ok(None),
         answer => answer.map_err(failed("cannot lock", &path))?,
     }
-    let stat = rustix::fs::fstat(&directory).map_err(failed("cannot look at", &path))?;
-    let free = stat.st_nlink > 0 && !store.root().join(id).exists();
-    Ok(free.then_some(directory))
-}
-
-/// Removes everything from it but what is kept.
-fn empty(path: &Path, held: &OwnedFd) -> Result<(), StoreError> {
-    let kept: &[&str] = if is_marked(path) { &WRITTEN } else { &[] };
-    store::empty(held.as_fd(), path, kept)
+    // Whoever had the lock may have removed it, or taken it away from its name.
+    let opened = rustix::fs::fstat(&held).map_err(failed("cannot look at", &path))?;
+    let named = rustix::fs::lstat(&path);
+    let same =
+        named.is_ok_and(|named| (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino));
+    Ok(same.then_some(Estate { path, held }))
 }
 
 #[cfg(test)]
@@ -271,6 +320,38 @@ mod tests {
         assert!(discard(&store, &id()).unwrap());
         assert!(!place(store.places(), &id()).exists());
         keep(store.places(), &id(), false).unwrap();
+    }
+
+    #[test]
+    fn what_is_retired_leaves_its_name_to_others_and_is_removed_by_one() {
+        let (_home, store) = store();
+        drop(Estate::claim(&store, &id()).unwrap());
+        let first = Estate::retire(&store, &id()).unwrap().unwrap();
+        assert!(!place(store.places(), &id()).exists());
+        assert_eq!(names(store.places()), [id()]);
+        // Held, it is no concern of others; and the next is removed where it is.
+        assert!(!is_left_over(&store, &id()).unwrap());
+        let second = Estate::claim(&store, &id()).unwrap();
+        second.configure(b"{}").unwrap();
+        drop(second);
+        assert!(Estate::retire(&store, &id()).unwrap().is_none());
+        assert!(!place(store.places(), &id()).exists());
+        drop(first);
+        assert!(is_left_over(&store, &id()).unwrap());
+        assert!(discard(&store, &id()).unwrap());
+        assert_eq!(names(store.places()), []);
+        assert!(Estate::retire(&store, &id()).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_kept_is_not_retired() {
+        let (_home, store) = store();
+        let claimed = Estate::claim(&store, &id()).unwrap();
+        std::fs::create_dir(claimed.path().join("upper")).unwrap();
+        drop(claimed);
+        keep(store.places(), &id(), true).unwrap();
+        assert!(Estate::retire(&store, &id()).unwrap().is_none());
+        assert!(place(store.places(), &id()).join("upper").exists());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What whoever stays with a workspace has of it when its first process has ended. Its namespaces are held beyond that: so
 //! their end, which waits for the kernel, does not stand before everything else that is to be done then.
 
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::thread::JoinHandle;
 
@@ -101,21 +100,12 @@ impl Drop for Held {
 }
 
 /// The end of a workspace, as whoever sees it to that has it.
-#[derive(Default)]
-pub struct Farewell<'a> {
+#[derive(Debug, Default)]
+pub struct Farewell {
     /// How its program ended, where that is known and not written down.
     pub exit: Option<Exit>,
     /// Its namespaces.
     pub held: Held,
     /// What the kernel still takes apart.
     pub remains: Remains,
-    /// What is to be done while the kernel takes its link away.
-    pub meanwhile: Option<&'a mut dyn FnMut()>,
-}
-
-impl fmt::Debug for Farewell<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut fields = f.debug_struct("Farewell");
-        fields.field("exit", &self.exit).finish_non_exhaustive()
-    }
 }

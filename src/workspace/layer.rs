@@ -20,7 +20,6 @@ use crate::spec::asked::Layer;
 use crate::spec::id::ContainerId;
 use crate::sys::Errno;
 use crate::sys::path;
-use crate::sys::tree;
 use crate::workspace::estate;
 use crate::workspace::root::StateRoot;
 
@@ -210,19 +209,6 @@ pub fn make(
     }
     furnish(&opened, &home, lower)?;
     Ok((upper, home.join(WORK)))
-}
-
-/// Removes the layer of a workspace that has ended and goes, where nobody wanted it kept. What cannot be removed goes, or
-/// is told of, with the rest of its files.
-pub fn forget(places: &StateRoot, id: &ContainerId) {
-    if estate::is_kept(places, id) {
-        return;
-    }
-    if let Ok(opened) = open(&estate::place(places, id)) {
-        for name in [UPPER, WORK] {
-            drop(tree::remove(&opened, name.as_ref()));
-        }
-    }
 }
 
 /// Makes what belongs beside the upper directory, and gives both the owner of the lower one.

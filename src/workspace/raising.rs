@@ -269,7 +269,7 @@ impl Workspace {
     pub fn release(
         &mut self,
         report: &dyn Report,
-        farewell: &mut Farewell<'_>,
+        farewell: &mut Farewell,
     ) -> Result<(), WorkspaceError> {
         self.lock()?;
         let left = removing::release(&self.home, Some(&self.record), report, farewell);

@@ -268,7 +268,7 @@ pub(super) fn release(
     home: &Home,
     record: Option<&Record>,
     report: &dyn Report,
-    farewell: &mut Farewell<'_>,
+    farewell: &mut Farewell,
 ) -> Vec<WorkspaceError> {
     let mut errors = Vec::new();
     let due = record.filter(|record| is_due(home, record));
@@ -297,9 +297,6 @@ pub(super) fn release(
         watch.end(home, enclosure, report);
     }
     errors.extend(enclosure.and_then(|enclosure| remove_cgroup(home, record, enclosure).err()));
-    if let Some(meanwhile) = &mut farewell.meanwhile {
-        meanwhile();
-    }
     if let Some(leaving) = leaving {
         wiring::forget_files(home);
         // What failed here is met, and told, by the next.

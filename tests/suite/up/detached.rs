@@ -168,20 +168,22 @@ fn files_without_a_workspace_are_swept_away_only_when_that_is_wanted() {
     let home = Home::new();
     let document = Document::sleeper(&home, "");
     let estate = document.estate(&home);
-    std::fs::create_dir_all(estate.join("upper/deep")).unwrap();
-    let told = home.bulkhead(["gc", "--dry-run"]).ok();
-    assert_eq!(
-        told,
-        format!(
+    // What a monitor was removing when it was killed.
+    let parting = estate.with_file_name(format!("@{}", document.id));
+    for left in [&estate, &parting] {
+        std::fs::create_dir_all(left.join("upper/deep")).unwrap();
+        let told = home.bulkhead(["gc", "--dry-run"]).ok();
+        let expected = format!(
             "{}: to be removed: files without a workspace\n",
             document.id
-        )
-    );
-    assert!(estate.exists());
-    let done = home.bulkhead(["gc"]).ok();
-    assert!(done.contains("removed: files"), "{done}");
-    assert!(!estate.exists());
-    assert_eq!(home.bulkhead(["gc"]).ok(), "");
+        );
+        assert_eq!(told, expected);
+        assert!(left.exists());
+        let done = home.bulkhead(["gc"]).ok();
+        assert!(done.contains("removed: files"), "{done}");
+        assert!(!left.exists());
+        assert_eq!(home.bulkhead(["gc"]).ok(), "");
+    }
 }
 
 #[test]

@@ -87,11 +87,9 @@ impl Document {
     pub(crate) fn left(&self, home: &Home) -> Vec<String> {
         let mut left = residue::of(home, &self.id);
         let estate = self.estate(home);
-        left.extend(
-            estate
-                .exists()
-                .then(|| format!("files {}", estate.display())),
-        );
+        let parting = estate.with_file_name(format!("@{}", self.id));
+        let files = [estate, parting].into_iter().filter(|path| path.exists());
+        left.extend(files.map(|path| format!("files {}", path.display())));
         left
     }
 
