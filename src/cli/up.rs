@@ -16,12 +16,14 @@ use crate::monitor;
 use crate::monitor::Launch;
 use crate::monitor::Remote;
 use crate::spec::asked::Isolation;
+use crate::spec::asked::OverLimit;
 use crate::spec::id::ContainerId;
 use crate::sys::signal::Signals;
 use crate::workspace::blueprint::Wish;
 use crate::workspace::blueprint::Written;
 use crate::workspace::documents;
 use crate::workspace::estate;
+use crate::workspace::layer;
 use crate::workspace::raising;
 use crate::workspace::store::Store;
 
@@ -67,13 +69,18 @@ pub(super) fn run(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
         );
     }
     match args.files.as_slice() {
-        [file] if !args.detach => attached(args, file, &store, session),
+        [file] if args.is_attached() => attached(args, file, &store, session),
         files if args.all_or_nothing => all_or_nothing(args, files, &store, session),
         files => each(args, files, &store, session),
     }
 }
 
 impl Args {
+    /// Whether the command stays until the program ends, and the workspace goes then.
+    fn is_attached(&self) -> bool {
+        !self.detach && self.files.len() == 1
+    }
+
     /// Reads a document and everything that its meaning depends on.
     fn check(&self, file: &Path, store: &Store, session: &Session) -> anyhow::Result<Checked> {
         let mut loaded = documents::load(file, self.isolation)?;
@@ -84,8 +91,10 @@ impl Args {
         let places = store.places();
         let home = estate::place(places, &id);
         let writable = !loaded.document.readonly;
-        let upper = writable.then(|| (home.join("upper"), home.join("work")));
-        let around = loaded.surroundings(places, upper, &session.log)?;
+        // One that is started again in its life finds its layer used: the kernel takes a volatile one only once.
+        let resets = loaded.document.memory.on_over_limit == OverLimit::Reset;
+        let layer = writable.then(|| layer::of(places, &id, self.is_attached() && !resets));
+        let around = loaded.surroundings(places, layer, &session.log)?;
         let mut spec = loaded.document.compile(&around)?;
         raising::fit_to_caller(&mut spec);
         Ok(Checked {

@@ -247,6 +247,9 @@ pub(super) fn overlay(
     if !linux.mount_label.is_empty() {
         further.push(("context".to_owned(), Some(linux.mount_label.clone())));
     }
+    if layer.volatile {
+        further.push(("volatile".to_owned(), None));
+    }
     Overlay {
         lower,
         upper: layer.upper.clone().into(),

@@ -174,6 +174,9 @@ pub struct Layer {
     pub upper: String,
     /// A directory on the same file system for the kernel's own use (`overlayfs`).
     pub work: String,
+    /// Whether it means nothing any more when the host has crashed: then nothing waits for the disk, neither the end of
+    /// the layer nor `fsync(2)` inside (`volatile` of overlayfs, Linux 5.10).
+    pub volatile: bool,
 }
 
 /// An annotation cannot be understood.
@@ -227,6 +230,7 @@ pub const KEYS: &[&str] = &[
     "network.out.reserve",
     "network.publish",
     "rootfs.upper",
+    "rootfs.volatile",
     "rootfs.work",
 ];
 
@@ -269,7 +273,7 @@ impl Asked {
             network: ours.network()?,
             lease: ours.lease()?,
             layer: ours.layer()?,
-            hugepages: ours.hugepages()?,
+            hugepages: ours.flag("machine.hugepages")?,
             billed: annotations.keys().any(|key| key.starts_with(PREFIX)),
         })
     }
@@ -328,10 +332,9 @@ impl Ours<'_> {
         })
     }
 
-    fn hugepages(&self) -> Result<bool> {
-        let found = self.get("machine.hugepages", "true or false", |word| {
-            word.parse().ok()
-        })?;
+    /// What is so when it is said, and not otherwise.
+    fn flag(&self, short: &str) -> Result<bool> {
+        let found = self.get(short, "true or false", |word| word.parse().ok())?;
         Ok(found.unwrap_or_default())
     }
 
@@ -438,9 +441,16 @@ impl Ours<'_> {
         let absolute = |text: &str| text.starts_with('/').then(|| text.to_owned());
         let upper = self.get("rootfs.upper", "an absolute path", absolute)?;
         let work = self.get("rootfs.work", "an absolute path", absolute)?;
+        let volatile = self.flag("rootfs.volatile")?;
         match (upper, work) {
-            (Some(upper), Some(work)) => Ok(Some(Layer { upper, work })),
-            (None, None) => Ok(None),
+            (Some(upper), Some(work)) => Ok(Some(Layer {
+                upper,
+                work,
+                volatile,
+            })),
+            (None, None) => self
+                .none_of(&["rootfs.volatile"], "rootfs.upper")
+                .map(|()| None),
             (Some(_), None) => self
                 .none_of(&["rootfs.upper"], "rootfs.work")
                 .map(|()| None),

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::spec::asked::Isolation;
+use crate::spec::asked::Layer;
 use crate::spec::image::ImageDefaults;
 use crate::spec::workspace::Document;
 use crate::spec::workspace::DocumentError;
@@ -116,8 +117,7 @@ fn bounded(from: impl Read) -> std::io::Result<String> {
 impl Loaded {
     /// What the document's meaning depends on: its root filesystem, and the block device that this is on.
     ///
-    /// `layer` is the writable layer above the root and the directory for the kernel beside it, where there will be
-    /// one; what is written goes to its device.
+    /// `layer` is the writable layer above the root, where there will be one; what is written goes to its device.
     ///
     /// # Errors
     ///
@@ -125,7 +125,7 @@ impl Loaded {
     pub fn surroundings(
         &self,
         root: &StateRoot,
-        layer: Option<(PathBuf, PathBuf)>,
+        layer: Option<Layer>,
         report: &dyn Report,
     ) -> Result<Surroundings, LoadError> {
         self.sources()?;
@@ -134,9 +134,9 @@ impl Loaded {
         let image = found
             .image
             .map(|image| image_user::in_numbers(image, &found.directory));
-        let written = layer.as_ref().map_or(&found.directory, |(upper, _)| upper);
+        let written = layer.as_ref().map(|layer| Path::new(&layer.upper));
         Ok(Surroundings {
-            device: device_of(written),
+            device: device_of(written.unwrap_or(&found.directory)),
             base: self.base.clone(),
             rootfs: found.directory,
             image,

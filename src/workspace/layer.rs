@@ -28,6 +28,10 @@ const UPPER: &str = "upper";
 /// The directory for the kernel's own use.
 const WORK: &str = "work";
 
+/// What overlayfs leaves below that of a layer that it does not take again (`Documentation/filesystems/overlayfs.rst`,
+/// "Volatile mount").
+const INCOMPATIBLE: &str = "work/incompat";
+
 /// What names the one in a bundle.
 const UPPER_KEY: &str = "annotations.dev.bulkhead.rootfs.upper";
 /// What names the other.
@@ -71,6 +75,14 @@ pub enum LayerError {
         upper: PathBuf,
         /// The other.
         work: PathBuf,
+    },
+    /// The kernel does not take it again, since it may never have been written out.
+    #[error(
+        "{WORK_KEY}: the layer was volatile when it was used before; remove {mark:?}, if the host has not crashed since"
+    )]
+    Used {
+        /// What says so.
+        mark: PathBuf,
     },
     /// One directory holds another.
     #[error("{key}: {path:?} must not lie in {other:?}, nor hold it")]
@@ -140,6 +152,10 @@ pub(super) fn check(
             });
         }
     }
+    let mark = work.path.join(INCOMPATIBLE);
+    if mark.exists() {
+        return Err(LayerError::Used { mark });
+    }
     let text = |path: PathBuf, given: &str| {
         let text = path.into_os_string().into_string();
         text.unwrap_or_else(|_| given.to_owned())
@@ -147,6 +163,7 @@ pub(super) fn check(
     let found = Layer {
         upper: text(upper.path, &layer.upper),
         work: text(work.path, &layer.work),
+        volatile: layer.volatile,
     };
     Ok((Some(found), root.stat.stx_uid))
 }
@@ -178,6 +195,18 @@ impl Part {
             path: name,
             stat,
         })
+    }
+}
+
+/// The layer that workspace `id` will have. It means nothing after a crash of the host where it is `passing`: it goes with
+/// the workspace, and nobody has kept one of that name to be used again.
+#[must_use]
+pub fn of(places: &StateRoot, id: &ContainerId, passing: bool) -> Layer {
+    let home = estate::place(places, id);
+    Layer {
+        upper: home.join(UPPER).display().to_string(),
+        work: home.join(WORK).display().to_string(),
+        volatile: passing && !estate::is_kept(places, id),
     }
 }
 

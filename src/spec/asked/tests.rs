@@ -65,6 +65,7 @@ fn a_wrong_value_is_refused_with_what_it_may_be() {
         ("network", "a/b"),
         ("isolation", "jail"),
         ("rootfs.upper", "up"),
+        ("rootfs.volatile", "yes"),
     ] {
         let text = asked(&[(key, value)]).unwrap_err().to_string();
         assert!(
@@ -81,6 +82,7 @@ fn what_has_no_meaning_alone_is_refused() {
         ("lease.on_expiry", "stop"),
         ("rootfs.upper", "/u"),
         ("rootfs.work", "/w"),
+        ("rootfs.volatile", "true"),
     ] {
         let text = asked(&[(key, value)]).unwrap_err().to_string();
         assert!(text.contains("has no meaning without"), "{text}");

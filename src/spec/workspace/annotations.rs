@@ -46,9 +46,12 @@ pub(super) fn annotations(document: &Document, around: &Surroundings) -> BTreeMa
         };
         to.set("lease.on_expiry", &on_expiry);
     }
-    if let Some((upper, work)) = &around.layer {
-        to.set("rootfs.upper", &upper.display());
-        to.set("rootfs.work", &work.display());
+    if let Some(layer) = &around.layer {
+        to.set("rootfs.upper", &layer.upper);
+        to.set("rootfs.work", &layer.work);
+        if layer.volatile {
+            to.set("rootfs.volatile", &true);
+        }
     }
     to.0
 }

@@ -39,6 +39,7 @@ use self::error::Fault;
 use super::absent::is_default;
 use super::asked::Expiry;
 use super::asked::Isolation;
+use super::asked::Layer;
 use super::asked::OverLimit;
 use super::id::ContainerId;
 use super::image::ImageDefaults;
@@ -338,8 +339,8 @@ pub struct Surroundings {
     pub rootfs: PathBuf,
     /// What the image says of its program, its user in numbers.
     pub image: Option<ImageDefaults>,
-    /// The writable layer above the root filesystem: what takes the writes, and the kernel's own directory beside it.
-    pub layer: Option<(PathBuf, PathBuf)>,
+    /// The writable layer above the root filesystem.
+    pub layer: Option<Layer>,
     /// The block device of the root filesystem, major and minor number, for its rates.
     pub device: Option<(i64, i64)>,
     /// The wall that the command line names; it wins over the document.

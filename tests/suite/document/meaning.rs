@@ -110,8 +110,13 @@ fn what_oci_cannot_say_is_asked_in_annotations() {
         port,
         transport,
     };
+    let layer = Layer {
+        upper: "/l/upper".to_owned(),
+        work: "/l/work".to_owned(),
+        volatile: true,
+    };
     let around = Surroundings {
-        layer: Some((PathBuf::from("/l/upper"), PathBuf::from("/l/work"))),
+        layer: Some(layer.clone()),
         ..surroundings()
     };
     let expected = Asked {
@@ -142,10 +147,7 @@ fn what_oci_cannot_say_is_asked_in_annotations() {
             ttl: Duration::from_secs(30_600),
             on_expiry: Expiry::Pause,
         }),
-        layer: Some(Layer {
-            upper: "/l/upper".to_owned(),
-            work: "/l/work".to_owned(),
-        }),
+        layer: Some(layer),
         hugepages: true,
         billed: true,
     };

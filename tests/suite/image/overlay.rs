@@ -15,6 +15,7 @@ use crate::support::home::Home;
 use crate::support::somebody::Somebody;
 use crate::support::somebody::UID;
 use crate::support::somebody::alone;
+use crate::support::wall;
 
 /// The first number outside of those that a mapped workspace has.
 const RANGE: u32 = 700_000;
@@ -321,6 +322,32 @@ fn a_layer_that_cannot_be_one_is_refused_by_the_name_of_its_annotation() {
         assert!(said.contains(expected), "{said}");
         assert!(said.contains("annotations.dev.bulkhead.rootfs."), "{said}");
     }
+}
+
+#[test]
+fn a_volatile_layer_waits_for_no_disk_and_is_taken_once() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let lower = Bundle::new(&["true"]);
+    let own = layer(&home, "one");
+    // Behind a wall of its own a workspace does not see how the host has mounted its root.
+    let script = match wall::is_microvm() {
+        true => "true",
+        // It is "fsync=volatile" in the table of later kernels.
+        false => "grep -q '^[^ ]* / overlay [^ ]*[,=]volatile' /proc/mounts",
+    };
+    let bundle = layered(Bundle::shell(script), &lower.rootfs("/"), &own).with(|config| {
+        config["annotations"]["dev.bulkhead.rootfs.volatile"] = json!("true");
+    });
+    home.run(&bundle).ok();
+    // The host might have crashed meanwhile, for all that the kernel knows.
+    let said = home.run(&bundle).failed();
+    let mark = own.1.join("work/incompat");
+    let expected =
+        format!("rootfs.work: the layer was volatile when it was used before; remove {mark:?}");
+    assert!(said.contains(&expected), "{said}");
+    fs::remove_dir_all(mark).unwrap();
+    home.run(&bundle).ok();
 }
 
 #[test]

@@ -64,3 +64,52 @@ fn a_failed_up_does_not_cost_files_that_were_kept() {
     assert!(mark.exists());
     document.down(&home);
 }
+
+/// Whether the layer of a workspace whose program runs means nothing after a crash of the host.
+fn is_volatile(document: &Document, home: &Home) -> bool {
+    let estate = document.estate(home);
+    eventually("the mark", || estate.join("upper/mark").exists());
+    let config = std::fs::read_to_string(estate.join("config.json")).unwrap();
+    config.contains("\"dev.bulkhead.rootfs.volatile\":\"true\"")
+}
+
+#[test]
+fn a_layer_that_goes_with_its_program_waits_for_no_disk_and_any_other_does() {
+    need!(root);
+    let home = Home::new();
+    let document = Document::new(&home, SCRIPT, "");
+    document.up(&home);
+    assert!(!is_volatile(&document, &home));
+    document.down(&home);
+    let mut up = document.attached(&home);
+    assert!(is_volatile(&document, &home));
+    home.bulkhead(["down", "--time", "0", "--keep-files", &document.id])
+        .ok();
+    up.wait().unwrap();
+    eventually("the end", || residue::of(&home, &document.id).is_empty());
+    std::fs::remove_file(document.estate(&home).join("upper/mark")).unwrap();
+    let mut up = document.attached(&home);
+    assert!(!is_volatile(&document, &home));
+    document.down(&home);
+    up.wait().unwrap();
+}
+
+#[test]
+fn files_of_one_whose_caller_was_killed_can_be_kept_and_gone_on_with() {
+    need!(root);
+    let home = Home::new();
+    let document = Document::new(&home, SCRIPT, "");
+    let mut up = document.attached(&home);
+    let mark = document.estate(&home).join("upper/mark");
+    eventually("the mark", || mark.exists());
+    up.kill().unwrap();
+    up.wait().unwrap();
+    home.bulkhead(["down", "--time", "0", "--keep-files", &document.id])
+        .ok();
+    assert!(mark.exists());
+    document.up(&home);
+    eventually("the second run", || {
+        logs(&document, &home).ends_with("seen\n")
+    });
+    document.down(&home);
+}
