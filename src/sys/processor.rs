@@ -16,10 +16,30 @@ use rustix::thread::sched_setaffinity;
 
 use crate::sys::process;
 
-/// Another thread of this process runs elsewhere than this one does now, when it is woken.
-pub fn keep_off(thread: Pid) {
-    if let Some((_, others)) = seats() {
-        allow(Some(thread), &others);
+/// Another thread of this process that runs elsewhere than this one, when it is woken.
+#[derive(Debug)]
+pub struct KeptOff {
+    thread: Pid,
+    /// Where this one ran when it was told so.
+    from: usize,
+}
+
+impl KeptOff {
+    /// Tells it so.
+    #[must_use]
+    pub fn new(thread: Pid) -> Self {
+        let from = sched_getcpu();
+        if let Some((_, others)) = seats() {
+            allow(Some(thread), &others);
+        }
+        Self { thread, from }
+    }
+
+    /// Tells it again, if this one has moved since.
+    pub fn follow(&mut self) {
+        if self.from != sched_getcpu() {
+            *self = Self::new(self.thread);
+        }
     }
 }
 
@@ -91,7 +111,7 @@ mod tests {
         });
         let number = number.recv().unwrap();
         let before = sched_getaffinity(None).unwrap();
-        keep_off(number);
+        KeptOff::new(number).follow();
         word.send(()).unwrap();
         let allowed = thread.join().unwrap();
         let fewer = u32::from(before.count() > 1);

@@ -6,7 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use netlink_packet_core::NLMSG_ERROR;
@@ -17,11 +17,10 @@ use netlink_sys::Socket;
 use rustix::event::PollFd;
 use rustix::event::PollFlags;
 use rustix::pipe::PipeFlags;
-use rustix::thread::Pid;
 
 use crate::sys::Errno;
 use crate::sys::Result;
-use crate::sys::processor;
+use crate::sys::processor::KeptOff;
 use crate::sys::route;
 use crate::sys::route::Route;
 
@@ -61,8 +60,8 @@ pub struct Leaving {
 #[derive(Debug)]
 pub struct Parting {
     word: OwnedFd,
-    /// Who waits for it, when it has begun to.
-    listener: Arc<OnceLock<Pid>>,
+    /// Who waits for it.
+    listener: KeptOff,
     leaving: Leaving,
 }
 
@@ -73,7 +72,7 @@ pub struct Parting {
 ///
 /// `ENODEV` when there is none; else the kernel's reason for not being asked.
 pub fn begin(name: &str) -> Result<Leaving> {
-    let parting = prepare(name, || {})?;
+    let mut parting = prepare(name, || {})?;
     parting.begin();
     Ok(parting.go())
 }
@@ -91,10 +90,10 @@ pub fn prepare(name: &str, first: impl FnOnce() + Send + 'static) -> Result<Part
     let sender = Arc::clone(&socket);
     let bytes = route::bytes_of(order(index));
     let told = move || rustix::io::retry_on_intr(|| rustix::io::read(&heard, &mut [0; 1]));
-    let listener = Arc::new(OnceLock::new());
-    let own = Arc::clone(&listener);
+    let (say, number) = mpsc::channel();
     let work = move || {
-        own.get_or_init(rustix::thread::gettid);
+        // Who started it waits to hear this.
+        say.send(rustix::thread::gettid()).unwrap_or_default();
         told()?;
         first();
         if told()? == 0 {
@@ -106,6 +105,8 @@ pub fn prepare(name: &str, first: impl FnOnce() + Send + 'static) -> Result<Part
     };
     let thread = std::thread::Builder::new().spawn(work);
     let thread = thread.map_err(|error| route::errno_of(&error))?;
+    // One that has not run yet when it is told something would wait behind this one.
+    let listener = KeptOff::new(number.recv().map_err(|_| Errno::SRCH)?);
     let leaving = Leaving {
         index,
         socket,
@@ -121,13 +122,13 @@ pub fn prepare(name: &str, first: impl FnOnce() + Send + 'static) -> Result<Part
 
 impl Parting {
     /// Lets the thread do what comes first.
-    pub fn begin(&self) {
+    pub fn begin(&mut self) {
         self.tell();
     }
 
     /// Lets the interface go, when the thread has [begun](Parting::begin).
     #[must_use]
-    pub fn go(self) -> Leaving {
+    pub fn go(mut self) -> Leaving {
         // Who hears no announcement hears the answer, later.
         let socket = &self.leaving.socket;
         socket.add_membership(LINKS).unwrap_or_default();
@@ -135,10 +136,8 @@ impl Parting {
         self.leaving
     }
 
-    fn tell(&self) {
-        if let Some(listener) = self.listener.get() {
-            processor::keep_off(*listener);
-        }
+    fn tell(&mut self) {
+        self.listener.follow();
         // The thread listens until it has been told twice.
         rustix::io::write(&self.word, b"w")
             .map(drop)

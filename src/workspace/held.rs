@@ -65,7 +65,7 @@ impl Held {
     /// link.
     pub(super) fn begin_to_part(&mut self, home: &Home, id: &ContainerId) -> Option<Parting> {
         let prepared = self.parting.take();
-        let parting = prepared.or_else(|| self.part_later(home, id))?;
+        let mut parting = prepared.or_else(|| self.part_later(home, id))?;
         parting.begin();
         Some(parting)
     }
