@@ -1,7 +1,6 @@
 //! The first moments of a monitor: it makes a workspace and starts its program, or takes over one that runs.
 
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 
 use crate::accounting::moment::Moment;
 use crate::monitor::Launch;
@@ -65,7 +64,7 @@ fn make<'a>(
     let id = &launch.wish.id;
     let estate = Estate::claim(launch.store, id).map_err(WorkspaceError::from)?;
     let raised = furnish(launch, &estate)
-        .and_then(|outlets| Ok((outlets, raise(launch, &estate, network, remarks)?)));
+        .and_then(|outlets| Ok((outlets, raise(launch, network, remarks)?)));
     let (outlets, raised) = match raised {
         Ok(made) => made,
         Err(error) => {
@@ -104,24 +103,25 @@ fn furnish(launch: &Launch<'_>, estate: &Estate) -> Result<Vec<Outlet>, MonitorE
     estate
         .configure(&launch.written.text)
         .map_err(WorkspaceError::from)?;
-    outlets(estate.path()).map_err(failed("open the pipes of its output"))
+    outlets(launch.store, &launch.wish.id).map_err(failed("open the pipes of its output"))
 }
 
-/// Our ends of the pipes in `directory`.
-fn outlets(directory: &Path) -> Result<Vec<Outlet>, Errno> {
-    [(Stream::Out, estate::STDOUT), (Stream::Err, estate::STDERR)]
+/// Our ends of the pipes of workspace `id`.
+fn outlets(store: &Store, id: &ContainerId) -> Result<Vec<Outlet>, Errno> {
+    [Stream::Out, Stream::Err]
         .into_iter()
-        .map(|(stream, name)| Ok(Outlet::new(stream, outlet::far_end(&directory.join(name))?)))
+        .zip(estate::pipes(store.places(), id))
+        .map(|(stream, pipe)| Ok(Outlet::new(stream, outlet::far_end(&pipe)?)))
         .collect()
 }
 
 fn raise(
     launch: &Launch<'_>,
-    estate: &Estate,
     network: Promised,
     remarks: &Remarks<'_>,
 ) -> Result<Raised, MonitorError> {
-    streams::lead_into(estate.path(), launch.attached)?;
+    let pipes = estate::pipes(launch.store.places(), &launch.wish.id);
+    streams::lead_into(&pipes, launch.attached)?;
     Ok(raising::raise(
         launch.store,
         launch.wish,
@@ -195,7 +195,7 @@ fn take_over<'a>(store: &'a Store, id: &ContainerId) -> Result<Watch<'a>, Monito
     workspace.note_monitor()?;
     let watch = Watch::new(store, workspace, program, signals)?;
     let directory = estate::place(store.places(), id);
-    match outlets(&directory) {
+    match outlets(store, id) {
         Ok(outlets) => Ok(watch.with_output(Journal::open(&directory).ok(), outlets)),
         // One that `create` made has its output elsewhere.
         Err(_) => Ok(watch),

@@ -1,7 +1,7 @@
 //! The standard streams of a monitor: a program's while one is made, and nobody's otherwise.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::PathBuf;
 
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
@@ -10,16 +10,16 @@ use crate::monitor::MonitorError;
 use crate::monitor::failed;
 use crate::monitor::outlet;
 use crate::sys::Errno;
-use crate::workspace::estate;
 
-/// Points this process's output to the pipes, for a program to inherit, and its input to nowhere unless it is `kept`.
-pub(super) fn lead_into(directory: &Path, kept: bool) -> Result<(), MonitorError> {
+/// Points this process's output to these pipes, for a program to inherit, and its input to nowhere unless it is `kept`.
+pub(super) fn lead_into(pipes: &[PathBuf; 2], kept: bool) -> Result<(), MonitorError> {
     let pointed = || -> Result<(), Errno> {
         if !kept {
             rustix::stdio::dup2_stdin(nowhere()?)?;
         }
-        rustix::stdio::dup2_stdout(outlet::near_end(&directory.join(estate::STDOUT))?)?;
-        rustix::stdio::dup2_stderr(outlet::near_end(&directory.join(estate::STDERR))?)
+        let [out, err] = pipes;
+        rustix::stdio::dup2_stdout(outlet::near_end(out)?)?;
+        rustix::stdio::dup2_stderr(outlet::near_end(err)?)
     };
     pointed().map_err(failed("set up the standard streams"))
 }

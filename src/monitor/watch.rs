@@ -440,7 +440,7 @@ impl<'a> Watch<'a> {
 
     fn try_again(&mut self) -> Result<Program, MonitorError> {
         let id = self.workspace.record().id.clone();
-        streams::lead_into(&estate::place(self.store.places(), &id), false)?;
+        streams::lead_into(&estate::pipes(self.store.places(), &id), false)?;
         let remarks = Remarks::none(self.store);
         let addresses = &self.addresses;
         let made = self

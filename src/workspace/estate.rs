@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! DATA/workspaces/ID/config.json        what its document became
-//! DATA/workspaces/ID/stdout, stderr     named pipes that its program writes to
 //! DATA/workspaces/ID/log, log.1, log.2  what it wrote
 //! DATA/workspaces/ID/kept               says that its layer and its output outlive it
 //! DATA/workspaces/@ID                   what is left of one that has gone, while it is being removed
+//! ROOT/@output/ID.stdout, ID.stderr     named pipes that its program writes to, until the host is started again
 //! ```
 //!
 //! So the directory is its bundle, without a root filesystem of its own.
@@ -36,10 +36,10 @@ use crate::workspace::store::failed;
 
 /// What the workspace is made from.
 const CONFIG: &str = "config.json";
-/// The pipe that takes standard output.
-pub const STDOUT: &str = "stdout";
-/// The pipe that takes standard error.
-pub const STDERR: &str = "stderr";
+/// The pipes that take standard output and standard error.
+const PIPES: [&str; 2] = ["stdout", "stderr"];
+/// The directory of those.
+const OUTPUT: &str = "@output";
 
 /// Says that what the workspace wrote outlives it, until it is brought down without that.
 const KEPT: &str = "kept";
@@ -54,6 +54,8 @@ const GONE: char = '@';
 pub struct Estate {
     path: PathBuf,
     held: OwnedFd,
+    /// None of one that has gone.
+    pipes: Vec<PathBuf>,
 }
 
 /// Says whether what a workspace wrote outlives it: then it is there for the next of the same name.
@@ -95,6 +97,12 @@ fn all(root: &StateRoot) -> PathBuf {
 #[must_use]
 pub fn place(root: &StateRoot, id: &ContainerId) -> PathBuf {
     all(root).join(id)
+}
+
+/// Where the pipes of workspace `id` are that take its standard output and its standard error.
+#[must_use]
+pub fn pipes(root: &StateRoot, id: &ContainerId) -> [PathBuf; 2] {
+    PIPES.map(|name| root.path.join(OUTPUT).join(format!("{id}.{name}")))
 }
 
 /// Whether there is one that a workspace was made from.
@@ -139,11 +147,8 @@ impl Estate {
             .map_err(|error| failed("cannot make", &path)(errno_of(&error)))?;
         let claimed = hold_its_own(store, id)?.ok_or(StoreError::Taken)?;
         claimed.empty()?;
-        for name in [STDOUT, STDERR] {
-            let pipe = path.join(name);
-            let mode = Mode::RUSR | Mode::WUSR;
-            rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, mode, 0)
-                .map_err(failed("cannot make", &pipe))?;
+        for pipe in &claimed.pipes {
+            make_pipe(store, pipe)?;
         }
         Ok(claimed)
     }
@@ -154,8 +159,20 @@ impl Estate {
         &self.path
     }
 
-    /// Removes everything from it but what is kept.
+    /// Removes the pipes; that there are none is no failure.
+    fn forget_pipes(&self) -> Result<(), StoreError> {
+        for pipe in &self.pipes {
+            match rustix::fs::unlink(pipe) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(source) => return Err(failed("cannot remove", pipe)(source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything of it but what is kept.
     fn empty(&self) -> Result<(), StoreError> {
+        self.forget_pipes()?;
         let kept: &[&str] = if is_marked(&self.path) { &WRITTEN } else { &[] };
         store::empty(self.held.as_fd(), &self.path, kept)
     }
@@ -184,10 +201,15 @@ impl Estate {
         if is_marked(&found.path) {
             return found.remove().map(|()| None);
         }
+        found.forget_pipes()?;
         let path = gone(store.places(), id);
         let here = rustix::fs::CWD;
         match rustix::fs::renameat_with(here, &found.path, here, &path, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(Some(Self { path, ..found })),
+            Ok(()) => Ok(Some(Self {
+                path,
+                held: found.held,
+                pipes: Vec::new(),
+            })),
             // Another of that name is being removed, or the filesystem cannot do it.
             Err(_) => found.remove().map(|()| None),
         }
@@ -233,9 +255,32 @@ pub fn is_left_over(store: &Store, id: &ContainerId) -> Result<bool, StoreError>
     Ok(own.is_some() || hold_gone(places, id)?.is_some())
 }
 
+fn make_pipe(store: &Store, path: &Path) -> Result<(), StoreError> {
+    let make = || {
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, mode, 0)
+    };
+    let made = match make() {
+        Err(Errno::NOENT) => {
+            store.make_root()?;
+            let directory = store.root().join(OUTPUT);
+            match rustix::fs::mkdir(&directory, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => make(),
+                Err(source) => return Err(failed("cannot make", &directory)(source)),
+            }
+        }
+        answer => answer,
+    };
+    made.map_err(failed("cannot make", path))
+}
+
 /// The directory of a workspace, when neither a command nor a workspace holds it.
 fn hold_its_own(store: &Store, id: &ContainerId) -> Result<Option<Estate>, StoreError> {
-    let found = hold(place(store.places(), id))?;
+    let places = store.places();
+    let found = hold(place(places, id))?.map(|found| Estate {
+        pipes: pipes(places, id).into(),
+        ..found
+    });
     Ok(found.filter(|_| !store.root().join(id).exists()))
 }
 
@@ -260,7 +305,8 @@ fn hold(path: PathBuf) -> Result<Option<Estate>, StoreError> {
     let named = rustix::fs::lstat(&path);
     let same =
         named.is_ok_and(|named| (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino));
-    Ok(same.then_some(Estate { path, held }))
+    let pipes = Vec::new();
+    Ok(same.then_some(Estate { path, held, pipes }))
 }
 
 #[cfg(test)]
@@ -298,7 +344,11 @@ mod tests {
         drop(first);
         let second = Estate::claim(&store, &id()).unwrap();
         assert!(!second.path().join(CONFIG).exists());
-        assert!(second.path().join(STDOUT).exists());
+        assert!(
+            pipes(store.places(), &id())
+                .iter()
+                .all(|pipe| pipe.exists())
+        );
     }
 
     #[test]
@@ -328,6 +378,11 @@ mod tests {
         drop(Estate::claim(&store, &id()).unwrap());
         let first = Estate::retire(&store, &id()).unwrap().unwrap();
         assert!(!place(store.places(), &id()).exists());
+        assert!(
+            !pipes(store.places(), &id())
+                .iter()
+                .any(|pipe| pipe.exists())
+        );
         assert_eq!(names(store.places()), [id()]);
         // Held, it is no concern of others; and the next is removed where it is.
         assert!(!is_left_over(&store, &id()).unwrap());
