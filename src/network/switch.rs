@@ -14,6 +14,7 @@ use std::path::Path;
 use crate::network::error::NetworkError;
 use crate::network::link;
 use crate::sys::route::Route;
+use crate::sys::uptime;
 
 /// The switch that lets the host pass on IPv4.
 const FORWARD: &str = "net/ipv4/ip_forward";
@@ -65,7 +66,7 @@ pub(super) fn put_back(route: &mut Route, leases: &Path, bridge: &str) -> Result
         return Ok(());
     };
     let mut lines = text.lines();
-    let boot = link::read_setting("kernel/random/boot_id");
+    let boot = uptime::id().ok();
     if lines.next() != boot.as_deref() {
         return Ok(());
     }

@@ -30,6 +30,7 @@ use crate::plan::network::NetworkPlan;
 use crate::sys::Errno;
 use crate::sys::interface::Prefixed;
 use crate::sys::route::Route;
+use crate::sys::uptime;
 use crate::sys::vanish;
 use crate::sys::vanish::Parting;
 use crate::sys::vanish::Remains;
@@ -581,7 +582,5 @@ pub(super) fn open() -> Result<Route> {
 
 /// The kernel's id of the present uptime.
 pub(super) fn boot_id() -> Result<String> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    let id = std::fs::read_to_string(path).map_err(NetworkError::file("read", path))?;
-    Ok(id.trim().to_owned())
+    uptime::id().map_err(|errno| NetworkError::file("read", uptime::BOOT_ID)(errno.into()))
 }

@@ -30,6 +30,7 @@ pub mod tap;
 pub mod tree;
 pub mod tty;
 pub mod tuning;
+pub mod uptime;
 pub mod uring;
 pub mod vanish;
 pub mod vhost;

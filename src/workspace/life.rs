@@ -2,7 +2,6 @@
 
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,7 +10,7 @@ use serde::Serialize;
 use crate::backend::Handle;
 use crate::sys::Errno;
 use crate::sys::process;
-use crate::sys::pseudo;
+use crate::sys::uptime;
 
 /// A process by its number, when it was started, and in which uptime of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,24 +152,16 @@ impl Life {
     }
 }
 
-/// Where the kernel says in which uptime this is.
-pub const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-
 /// The kernel's id of this uptime; empty where `/proc` does not have it.
 ///
 /// # Errors
 ///
 /// Fails when it is there and cannot be read: then nothing can be said about lives.
 pub fn boot_id() -> Result<String, Errno> {
-    static ID: OnceLock<String> = OnceLock::new();
-    if let Some(id) = ID.get() {
-        return Ok(id.clone());
+    match uptime::id() {
+        Err(Errno::NOENT) => Ok(String::new()),
+        answer => answer,
     }
-    let id = match pseudo::text(BOOT_ID) {
-        Err(Errno::NOENT) => String::new(),
-        answer => answer?,
-    };
-    Ok(ID.get_or_init(|| id.trim_end().to_owned()).clone())
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ use crate::accounting::ledger::entry::Entry;
 use crate::accounting::ledger::entry::Kind;
 use crate::accounting::ledger::entry::VERSION;
 use crate::sys::Errno;
+use crate::sys::uptime;
 use crate::workspace::life;
 use crate::workspace::root::StateRoot;
 
@@ -83,7 +84,7 @@ impl Ledger {
     pub fn open(root: &StateRoot) -> Result<Self> {
         let boot = life::boot_id().map_err(|errno| LedgerError::File {
             what: "read",
-            path: life::BOOT_ID.into(),
+            path: uptime::BOOT_ID.into(),
             source: errno.into(),
         })?;
         Self::with(root, boot, FULL, KEPT)
