@@ -277,20 +277,17 @@ fn make_pipe(store: &Store, path: &Path) -> Result<(), StoreError> {
 /// The directory of a workspace, when neither a command nor a workspace holds it.
 fn hold_its_own(store: &Store, id: &ContainerId) -> Result<Option<Estate>, StoreError> {
     let places = store.places();
-    let found = hold(place(places, id))?.map(|found| Estate {
-        pipes: pipes(places, id).into(),
-        ..found
-    });
+    let found = hold(place(places, id), pipes(places, id).into())?;
     Ok(found.filter(|_| !store.root().join(id).exists()))
 }
 
 /// What is left of one that has gone, when nobody removes it.
 fn hold_gone(root: &StateRoot, id: &ContainerId) -> Result<Option<Estate>, StoreError> {
-    hold(gone(root, id))
+    hold(gone(root, id), Vec::new())
 }
 
-/// What is there, locked, when nobody else has the lock.
-fn hold(path: PathBuf) -> Result<Option<Estate>, StoreError> {
+/// What is there, with its pipes, locked, when nobody else has the lock.
+fn hold(path: PathBuf, pipes: Vec<PathBuf>) -> Result<Option<Estate>, StoreError> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     let held = match rustix::fs::open(&path, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),
@@ -305,7 +302,6 @@ fn hold(path: PathBuf) -> Result<Option<Estate>, StoreError> {
     let named = rustix::fs::lstat(&path);
     let same =
         named.is_ok_and(|named| (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino));
-    let pipes = Vec::new();
     Ok(same.then_some(Estate { path, held, pipes }))
 }
 

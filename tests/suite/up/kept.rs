@@ -12,6 +12,12 @@ fn logs(document: &Document, home: &Home) -> String {
     home.bulkhead(["logs", &document.id]).ok()
 }
 
+/// Ends it, and keeps its files.
+fn down(document: &Document, home: &Home) {
+    home.bulkhead(["down", "--time", "0", "--keep-files", &document.id])
+        .ok();
+}
+
 #[test]
 fn the_next_goes_on_with_files_that_were_kept() {
     need!(root);
@@ -20,8 +26,7 @@ fn the_next_goes_on_with_files_that_were_kept() {
     document.up(&home);
     let mark = document.estate(&home).join("upper/mark");
     eventually("the mark", || mark.exists());
-    let down = ["down", "--time", "0", "--keep-files", &document.id];
-    home.bulkhead(down).ok();
+    down(&document, &home);
     eventually("the end", || residue::of(&home, &document.id).is_empty());
     assert_eq!(home.bulkhead(["gc"]).ok(), "");
     assert!(mark.exists());
@@ -39,8 +44,7 @@ fn kept_files_without_a_workspace_go_with_a_plain_down() {
     let home = Home::new();
     let document = Document::sleeper(&home, "");
     document.up(&home);
-    home.bulkhead(["down", "--time", "0", "--keep-files", &document.id])
-        .ok();
+    down(&document, &home);
     assert!(document.estate(&home).join("upper").exists());
     home.bulkhead(["down", "--keep-files", &document.id])
         .failed();
@@ -55,8 +59,7 @@ fn a_failed_up_does_not_cost_files_that_were_kept() {
     document.up(&home);
     let mark = document.estate(&home).join("upper/mark");
     eventually("the mark", || mark.exists());
-    home.bulkhead(["down", "--time", "0", "--keep-files", &document.id])
-        .ok();
+    down(&document, &home);
     let text = std::fs::read_to_string(document.file()).unwrap();
     std::fs::write(document.file(), text.replace("/bin/sh", "/bin/none")).unwrap();
     let file = document.file();
@@ -83,8 +86,7 @@ fn a_layer_that_goes_with_its_program_waits_for_no_disk_and_any_other_does() {
     document.down(&home);
     let mut up = document.attached(&home);
     assert!(is_volatile(&document, &home));
-    home.bulkhead(["down", "--time", "0", "--keep-files", &document.id])
-        .ok();
+    down(&document, &home);
     up.wait().unwrap();
     eventually("the end", || residue::of(&home, &document.id).is_empty());
     std::fs::remove_file(document.estate(&home).join("upper/mark")).unwrap();
@@ -104,8 +106,7 @@ fn files_of_one_whose_caller_was_killed_can_be_kept_and_gone_on_with() {
     eventually("the mark", || mark.exists());
     up.kill().unwrap();
     up.wait().unwrap();
-    home.bulkhead(["down", "--time", "0", "--keep-files", &document.id])
-        .ok();
+    down(&document, &home);
     assert!(mark.exists());
     document.up(&home);
     eventually("the second run", || {
