@@ -24,7 +24,7 @@ const LENGTH6: u8 = 64;
 /// The first place that a workspace may have; the one before is the bridge's.
 const FIRST: u32 = 2;
 /// The last.
-const LAST: u32 = (1 << (32 - LENGTH)) - 2;
+pub(super) const LAST: u32 = (1 << (32 - LENGTH)) - 2;
 
 /// What is in use already: by whom.
 pub(super) type InUse = Vec<(IpNet, String)>;
@@ -258,6 +258,7 @@ mod tests {
             firewall: false,
             shaped: false,
             capacity: None,
+            filter: None,
             last: 1,
             leases: BTreeMap::new(),
         }

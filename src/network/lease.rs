@@ -29,6 +29,7 @@ use serde::Serialize;
 use serde::Serializer;
 
 use crate::network::error::NetworkError;
+use crate::network::guard::Shared;
 use crate::plan::network::Capacity;
 use crate::plan::network::Publish;
 use crate::plan::network::Rate;
@@ -62,6 +63,9 @@ pub struct Register {
     /// What it carries, by which its queues were made; none where nobody has said so and nobody was promised any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
+    /// What decides about what is sent over its links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Shared>,
     /// The place that was given last: places are used again as late as possible, while others remember who had them.
     pub last: u32,
     /// Who has what, by workspace.
@@ -203,6 +207,7 @@ impl Leases {
             register.firewall = false;
             register.shaped = false;
             register.capacity = None;
+            register.filter = None;
         }
         Ok(Some(register))
     }
@@ -345,6 +350,7 @@ mod tests {
             firewall: true,
             shaped: false,
             capacity: None,
+            filter: None,
             last: 2,
             leases: [("a".to_owned(), lease)].into(),
         }

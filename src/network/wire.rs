@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -15,6 +14,7 @@ use crate::network::address::InUse;
 use crate::network::error::NetworkError;
 use crate::network::firewall;
 use crate::network::guard;
+use crate::network::guard::Filter;
 use crate::network::lease::Lease;
 use crate::network::lease::Leases;
 use crate::network::lease::Register;
@@ -84,7 +84,7 @@ fn prepare<'a>(plan: &NetworkPlan, places: &'a Places) -> Result<Prepared<'a>> {
     };
     prepared.grant()?;
     prepared.make_network()?;
-    prepared.filter = guard::load(&prepared.plan, &prepared.lease().addresses);
+    prepared.guard()?;
     Ok(prepared)
 }
 
@@ -117,6 +117,7 @@ fn found(
         firewall: false,
         shaped: false,
         capacity: None,
+        filter: None,
         last: 1,
         leases: std::collections::BTreeMap::new(),
     })
@@ -132,7 +133,7 @@ struct Prepared<'a> {
     register: Register,
     remarks: Vec<String>,
     /// What decides about what it sends, or why nothing does.
-    filter: Result<OwnedFd, Errno>,
+    filter: Result<Filter, Errno>,
 }
 
 impl Prepared<'_> {
@@ -223,6 +224,16 @@ impl Prepared<'_> {
             self.leases.write(&self.register)?;
         }
         Ok(())
+    }
+
+    /// Sees to it that something decides about what the workspace sends, and that those who come later find it.
+    fn guard(&mut self) -> Result<()> {
+        let known = self.register.filter;
+        self.filter = guard::enter(&mut self.register, &self.plan);
+        if self.register.filter == known {
+            return Ok(());
+        }
+        self.leases.write(&self.register)
     }
 
     /// The number of the bridge, if it is there.

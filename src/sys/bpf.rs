@@ -1,9 +1,11 @@
-//! Programs of eBPF that decide about devices and packets: load; attach to a cgroup, replace in place, find again.
+//! Programs of eBPF that decide about devices and packets: load, with a table to look into; attach to a cgroup, replace in
+//! place, find again.
 //!
 //! The kernel charges programs to the memory cgroup since Linux 5.11, so no limit of locked memory is raised here,
 //! and having no right to raise one is no failure.
 
 use std::mem::size_of;
+use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::FromRawFd;
@@ -17,15 +19,22 @@ use crate::sys::checked;
 /// The name that a program is loaded under, and found again by (15 bytes at most).
 pub type Name = [u8; 16];
 
+const MAP_CREATE: libc::c_long = 0;
+const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
 const PROG_DETACH: libc::c_long = 9;
 #[cfg(test)]
 const PROG_TEST_RUN: libc::c_long = 10;
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
+const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const PROG_QUERY: libc::c_long = 16;
 
+/// `BPF_MAP_TYPE_HASH`.
+const TYPE_HASH: u32 = 1;
+/// `BPF_F_NO_PREALLOC`: an entry takes memory when it comes.
+const NO_PREALLOC: u32 = 1;
 /// `BPF_PROG_TYPE_SCHED_CLS`.
 const TYPE_SCHED_CLS: u32 = 3;
 /// `BPF_PROG_TYPE_CGROUP_DEVICE`.
@@ -39,6 +48,8 @@ const REPLACE: u32 = 4;
 
 /// How many programs of one cgroup are looked at. The kernel allows 64 (`BPF_CGROUP_MAX_PROGS`).
 const MOST_PROGRAMS: u32 = 64;
+/// How many bytes a number has that is looked up in a table.
+const KEY: u32 = 4;
 
 /// `union bpf_attr` for `BPF_PROG_LOAD`, up to `prog_name`.
 #[repr(C)]
@@ -95,7 +106,7 @@ struct Query {
     padding: u32,
 }
 
-/// `union bpf_attr` for `BPF_PROG_GET_FD_BY_ID`.
+/// `union bpf_attr` for `BPF_PROG_GET_FD_BY_ID` and `BPF_MAP_GET_FD_BY_ID`.
 #[repr(C)]
 #[derive(Default)]
 struct ById {
@@ -127,6 +138,124 @@ struct Info {
     map_count: u32,
     maps: u64,
     name: Name,
+}
+
+/// `union bpf_attr` for `BPF_MAP_CREATE`, up to `map_name`.
+#[repr(C)]
+#[derive(Default)]
+struct Create {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    most_entries: u32,
+    flags: u32,
+    inner: u32,
+    numa_node: u32,
+    name: Name,
+}
+
+/// `union bpf_attr` for `BPF_MAP_UPDATE_ELEM`.
+#[repr(C)]
+#[derive(Default)]
+struct Update {
+    table: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// `struct bpf_map_info`, up to the flags.
+#[repr(C)]
+#[derive(Default)]
+struct TableInfo {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    most_entries: u32,
+    flags: u32,
+}
+
+/// What programs look numbers up in (a hash map).
+#[derive(Debug)]
+pub struct Table {
+    descriptor: OwnedFd,
+    /// How many bytes an entry has.
+    width: usize,
+}
+
+impl Table {
+    /// Makes a table of `entries` of so many bytes each at most; those that come take memory.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_BPF` in the first user namespace.
+    pub fn make(width: usize, entries: u32, name: Name) -> Result<Self> {
+        let attributes = Create {
+            kind: TYPE_HASH,
+            key_size: KEY,
+            value_size: u32::try_from(width).map_err(|_| Errno::TOOBIG)?,
+            most_entries: entries,
+            flags: NO_PREALLOC,
+            name,
+            ..Create::default()
+        };
+        // SAFETY: the attributes hold numbers only.
+        let descriptor = owned(unsafe { call(MAP_CREATE, &attributes) }?)?;
+        Ok(Self { descriptor, width })
+    }
+
+    /// The table of a program that has one.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_SYS_ADMIN` in the first user namespace; `ENOENT` if it has none; `EINVAL` if numbers are not
+    /// what is looked up in it.
+    pub fn of(program: BorrowedFd<'_>) -> Result<Self> {
+        let mut id = 0_u32;
+        let mut info = Info {
+            map_count: 1,
+            maps: (&raw mut id) as u64,
+            ..Info::default()
+        };
+        // SAFETY: `info` is what there is to know of a program, and `maps` has room for as many ids as `map_count`.
+        unsafe { inform(program, &mut info) }?;
+        let descriptor = by_id(MAP_GET_FD_BY_ID, id)?;
+        let mut info = TableInfo::default();
+        // SAFETY: `info` is what there is to know of a table.
+        unsafe { inform(descriptor.as_fd(), &mut info) }?;
+        if (info.kind, info.key_size) != (TYPE_HASH, KEY) {
+            return Err(Errno::INVAL);
+        }
+        let width = usize::try_from(info.value_size).map_err(|_| Errno::TOOBIG)?;
+        Ok(Self { descriptor, width })
+    }
+
+    /// Puts an entry in its place, in that of another if there is one: who looks it up sees either, and whole.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` if the table is full; `EINVAL` if the entry has not as many bytes as others have.
+    pub fn set(&self, key: u32, entry: &[u8]) -> Result<()> {
+        if entry.len() != self.width {
+            return Err(Errno::INVAL);
+        }
+        let attributes = Update {
+            table: number(self.descriptor.as_fd()),
+            key: (&raw const key) as u64,
+            value: entry.as_ptr() as u64,
+            ..Update::default()
+        };
+        // SAFETY: `key` and `entry` are alive for the call, and have the sizes that the table was made with.
+        unsafe { call(MAP_UPDATE_ELEM, &attributes) }.map(drop)
+    }
+}
+
+impl AsFd for Table {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
 }
 
 /// Loads a program that decides about devices.
@@ -238,35 +367,68 @@ pub fn attached(cgroup: BorrowedFd<'_>, name: Name) -> Result<Vec<OwnedFd>> {
     let count = usize::try_from(attributes.count).unwrap_or_default();
     let mut found = Vec::new();
     for id in ids.iter().take(count) {
-        match by_id(*id) {
-            Ok(program) if name_of(&program)? == name => found.push(program),
-            Ok(_) | Err(Errno::NOENT) => {}
+        match by_name(*id, name) {
+            Ok(program) => found.push(program),
+            Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
         }
     }
     Ok(found)
 }
 
-fn by_id(id: u32) -> Result<OwnedFd> {
+/// The program of this id, if it has this name.
+///
+/// # Errors
+///
+/// `ENOENT` if there is none, or it has another name; `EPERM` without `CAP_SYS_ADMIN` in the first user namespace.
+pub fn by_name(id: u32, name: Name) -> Result<OwnedFd> {
+    let program = by_id(PROG_GET_FD_BY_ID, id)?;
+    if info_of(program.as_fd())?.name == name {
+        Ok(program)
+    } else {
+        Err(Errno::NOENT)
+    }
+}
+
+/// The id that a program is found again by, while anything has it.
+///
+/// # Errors
+///
+/// Fails as `BPF_OBJ_GET_INFO_BY_FD` does.
+pub fn id_of(program: BorrowedFd<'_>) -> Result<u32> {
+    Ok(info_of(program)?.id)
+}
+
+fn by_id(command: libc::c_long, id: u32) -> Result<OwnedFd> {
     let attributes = ById {
         id,
         ..ById::default()
     };
     // SAFETY: the attributes hold numbers only.
-    let made = unsafe { call(PROG_GET_FD_BY_ID, &attributes) }?;
+    let made = unsafe { call(command, &attributes) }?;
     owned(made)
 }
 
-fn name_of(program: &OwnedFd) -> Result<Name> {
+fn info_of(program: BorrowedFd<'_>) -> Result<Info> {
     let mut info = Info::default();
+    // SAFETY: `info` is what there is to know of a program, and has room for nothing that is not in it.
+    unsafe { inform(program, &mut info) }?;
+    Ok(info)
+}
+
+/// Asks what the kernel knows of a program or a table.
+///
+/// # Safety
+///
+/// `info` must be of the type that is told of such an object, and every address in it valid for as much as it says.
+unsafe fn inform<T>(object: BorrowedFd<'_>, info: &mut T) -> Result<()> {
     let attributes = InfoBy {
-        object: program.as_raw_fd().unsigned_abs(),
-        length: u32::try_from(size_of::<Info>()).map_err(|_| Errno::TOOBIG)?,
-        info: (&raw mut info) as u64,
+        object: number(object),
+        length: u32::try_from(size_of::<T>()).map_err(|_| Errno::TOOBIG)?,
+        info: std::ptr::from_mut(info) as u64,
     };
-    // SAFETY: `info` is alive for the call and of the length given; the kernel writes no more than that.
-    unsafe { call(OBJ_GET_INFO_BY_FD, &attributes) }?;
-    Ok(info.name)
+    // SAFETY: `info` is alive for the call and of the length given; the caller answers for the addresses in it.
+    unsafe { call(OBJ_GET_INFO_BY_FD, &attributes) }.map(drop)
 }
 
 fn number(descriptor: BorrowedFd<'_>) -> u32 {

@@ -149,6 +149,49 @@ fn another_hardware_address_is_not_heard() {
     eventually("an answer", || inside(&home, &thief, &ping).status == 0);
 }
 
+#[test]
+fn the_links_of_a_network_share_a_filter_while_one_has_it() {
+    need!(root, cgroup2);
+    let home = Home::new();
+    let filter = |id: &str, words: &[&str]| {
+        let link = Link::of(&home.root(), id).name;
+        let output = Command::new("tc")
+            .args(["filter", words[0], "dev", &link, "ingress"])
+            .args(&words[1..])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let program = |id: &str| -> u32 {
+        let text = filter(id, &["show"]);
+        let mut words = text.split_whitespace().skip_while(|word| *word != "id");
+        words.nth(1).unwrap_or(&text).parse().unwrap()
+    };
+    let known = || {
+        let register = home.root().join("@networks/net.json");
+        let register: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(register).unwrap()).unwrap();
+        u32::try_from(register["filter"]["id"].as_u64().unwrap()).unwrap()
+    };
+    let first = start(&home, "sleep 1000", "net", &[]);
+    let second = start(&home, "sleep 1000", "net", &[]);
+    assert_eq!(program(&first), program(&second));
+    let elsewhere = start(&home, "sleep 1000", "other", &[]);
+    assert_ne!(program(&first), program(&elsewhere));
+    // It stays when who had it first has gone, and who comes next has it.
+    let shared = program(&first);
+    home.bulkhead(["delete", "--force", &first]).ok();
+    let third = start(&home, "sleep 1000", "net", &[]);
+    assert_eq!((program(&third), known()), (shared, shared));
+    // When no link has it any more, the next one loads another.
+    for id in [&second, &third] {
+        filter(id, &["del", "prio", "1"]);
+    }
+    let fourth = start(&home, "sleep 1000", "net", &[]);
+    assert_ne!(program(&fourth), shared);
+    assert_eq!(program(&fourth), known());
+}
+
 /// What the host's switch says before, while and after a workspace has a network, in a network of the test's own.
 fn switched(home: &Home, before: &str) -> Vec<String> {
     let id = home.id();
