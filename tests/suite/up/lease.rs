@@ -117,9 +117,15 @@ fn one_that_cannot_hear_is_not_waited_for() {
 fn one_that_is_being_ended_is_granted_nothing_more() {
     need!(root);
     let home = Home::new();
-    let script = "trap : TERM; while :; do sleep 0.05; done";
-    let document = Document::new(&home, script, &lease("200ms", "stop"));
+    let script = "trap : TERM; echo ready; while :; do sleep 0.05; done";
+    let document = Document::new(&home, script, &lease("1h", "stop"));
     document.up(&home);
+    // A machine's program may take longer to hear than its lease would last.
+    eventually("what it says when it can hear", || {
+        home.bulkhead(["logs", &document.id]).out == "ready\n"
+    });
+    home.bulkhead(["lease", &document.id, "--set", "200ms"])
+        .ok();
     let told = || home.bulkhead(["logs", &document.id]).err;
     eventually("the end of its lease", || {
         told().contains("its lease has ended")
