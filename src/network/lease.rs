@@ -29,7 +29,6 @@ use serde::Serialize;
 use serde::Serializer;
 
 use crate::network::error::NetworkError;
-use crate::network::guard::Shared;
 use crate::plan::network::Capacity;
 use crate::plan::network::Publish;
 use crate::plan::network::Rate;
@@ -70,6 +69,15 @@ pub struct Register {
     pub last: u32,
     /// Who has what, by workspace.
     pub leases: BTreeMap<String, Lease>,
+}
+
+/// The program that decides about what is sent over the links of a network, which share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// The kernel's id of it, in the uptime that wrote it.
+    pub(super) id: u32,
+    /// What it does, so that another version of this program does not share it.
+    pub(super) version: u32,
 }
 
 /// What a workspace has of a network.

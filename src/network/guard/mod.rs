@@ -19,12 +19,11 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::TcAttribute;
 use netlink_packet_route::tc::TcHandle;
 use netlink_packet_route::tc::TcOption;
-use serde::Deserialize;
-use serde::Serialize;
 
 use crate::network::address;
 use crate::network::error::NetworkError;
 use crate::network::lease::Register;
+use crate::network::lease::Shared;
 use crate::network::shape;
 use crate::plan::network::NetworkPlan;
 use crate::sys::Errno;
@@ -45,15 +44,6 @@ const PROGRAM: u16 = 6;
 const PROGRAM_NAME: u16 = 7;
 const FLAGS: u16 = 8;
 const DECIDES: u32 = 1;
-
-/// The program that the links of a network share, as it is written down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shared {
-    /// The kernel's id of it, in the uptime that wrote it.
-    id: u32,
-    /// What it does, so that another version of this program does not share it.
-    version: u32,
-}
 
 /// What decides about what a workspace sends.
 #[derive(Debug)]

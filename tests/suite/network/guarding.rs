@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use bulkhead::plan::network::Link;
+use bulkhead::sys::bpf;
 
 use super::SERVER;
 use super::addresses;
@@ -187,6 +188,9 @@ fn the_links_of_a_network_share_a_filter_while_one_has_it() {
     for id in [&second, &third] {
         filter(id, &["del", "prio", "1"]);
     }
+    eventually("the end of the program", || {
+        bpf::by_name(shared, *b"bulkhead_source\0").is_err()
+    });
     let fourth = start(&home, "sleep 1000", "net", &[]);
     assert_ne!(program(&fourth), shared);
     assert_eq!(program(&fourth), known());
