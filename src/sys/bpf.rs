@@ -213,14 +213,7 @@ impl Table {
     /// `EPERM` without `CAP_SYS_ADMIN` in the first user namespace; `ENOENT` if it has none; `EINVAL` if numbers are not
     /// what is looked up in it.
     pub fn of(program: BorrowedFd<'_>) -> Result<Self> {
-        let mut id = 0_u32;
-        let mut info = Info {
-            map_count: 1,
-            maps: (&raw mut id) as u64,
-            ..Info::default()
-        };
-        // SAFETY: `info` is what there is to know of a program, and `maps` has room for as many ids as `map_count`.
-        unsafe { inform(program, &mut info) }?;
+        let (_, id) = info_of(program)?;
         let descriptor = by_id(MAP_GET_FD_BY_ID, id)?;
         let mut info = TableInfo::default();
         // SAFETY: `info` is what there is to know of a table.
@@ -383,7 +376,7 @@ pub fn attached(cgroup: BorrowedFd<'_>, name: Name) -> Result<Vec<OwnedFd>> {
 /// `ENOENT` if there is none, or it has another name; `EPERM` without `CAP_SYS_ADMIN` in the first user namespace.
 pub fn by_name(id: u32, name: Name) -> Result<OwnedFd> {
     let program = by_id(PROG_GET_FD_BY_ID, id)?;
-    if info_of(program.as_fd())?.name == name {
+    if info_of(program.as_fd())?.0.name == name {
         Ok(program)
     } else {
         Err(Errno::NOENT)
@@ -396,7 +389,7 @@ pub fn by_name(id: u32, name: Name) -> Result<OwnedFd> {
 ///
 /// Fails as `BPF_OBJ_GET_INFO_BY_FD` does.
 pub fn id_of(program: BorrowedFd<'_>) -> Result<u32> {
-    Ok(info_of(program)?.id)
+    Ok(info_of(program)?.0.id)
 }
 
 fn by_id(command: libc::c_long, id: u32) -> Result<OwnedFd> {
@@ -409,11 +402,17 @@ fn by_id(command: libc::c_long, id: u32) -> Result<OwnedFd> {
     owned(made)
 }
 
-fn info_of(program: BorrowedFd<'_>) -> Result<Info> {
-    let mut info = Info::default();
-    // SAFETY: `info` is what there is to know of a program, and has room for nothing that is not in it.
+/// What there is to know of a program, and the id of its first table, or 0.
+fn info_of(program: BorrowedFd<'_>) -> Result<(Info, u32)> {
+    let mut table = 0_u32;
+    let mut info = Info {
+        map_count: 1,
+        maps: (&raw mut table) as u64,
+        ..Info::default()
+    };
+    // SAFETY: `info` is what there is to know of a program, and `maps` has room for as many ids as `map_count`.
     unsafe { inform(program, &mut info) }?;
-    Ok(info)
+    Ok((info, table))
 }
 
 /// Asks what the kernel knows of a program or a table.

@@ -196,11 +196,12 @@ impl Code {
     fn if_one_is_there(&mut self, at: u32, to: &'static str) {
         for (word, place) in (0..4).zip((at..).step_by(4)) {
             self.word(place);
+            // Beside what differed before, if anything came before.
+            let note = if word == 0 { 0xbc } else { 0x4c };
             for (register, address) in DIFFER.into_iter().zip([SIX, LOCAL]) {
                 self.own(address + word);
                 self.put(0xac, (OWN, LOADED), 0);
-                // Beside what differed before, if anything came before.
-                self.put(if word == 0 { 0xbc } else { 0x4c }, (register, OWN), 0);
+                self.put(note, (register, OWN), 0);
             }
         }
         for register in DIFFER {
