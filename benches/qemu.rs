@@ -20,6 +20,12 @@ mod guest;
 mod inside;
 #[path = "qemu/ours.rs"]
 mod ours;
+#[path = "../tests/suite/support/processor.rs"]
+#[expect(
+    clippy::unwrap_used,
+    reason = "a measurement that cannot go on is none"
+)]
+mod processor;
 #[path = "qemu/rest.rs"]
 mod rest;
 #[path = "qemu/theirs.rs"]

@@ -9,6 +9,7 @@ use std::time::Instant;
 use crate::Outcome;
 use crate::boot;
 use crate::boot::Workspace;
+use crate::processor;
 use crate::theirs;
 use crate::world::World;
 
@@ -48,28 +49,18 @@ fn watch(processes: &[(String, u32)]) -> Outcome<String> {
     sleep(BEFORE);
     let exits = || -> Outcome<f64> { Ok(std::fs::read_to_string(EXITS)?.trim().parse()?) };
     let first = exits()?;
-    let before = processes.iter().map(|(_, pid)| used(*pid));
-    let before = before.collect::<Outcome<Vec<_>>>()?;
+    let before = processes.iter().map(|(_, pid)| processor::used(*pid));
+    let before: Vec<_> = before.collect();
     let began = Instant::now();
     sleep(WATCHED);
     let took = began.elapsed().as_secs_f64();
     let often = (exits()? - first) / took;
     let mut whole = 0.0;
     for ((name, pid), before) in processes.iter().zip(before) {
-        let percent = (used(*pid)? - before) / took * 100.0;
+        let used = processor::used(*pid) - before;
+        let percent = used.as_secs_f64() / took * 100.0;
         println!("  {name} {percent:.3}");
         whole += percent;
     }
     Ok(format!("{whole:.3}, {often:.0} exits a second"))
-}
-
-/// Seconds that the threads of a process have been on a processor.
-fn used(pid: u32) -> Outcome<f64> {
-    let mut all = 0.0;
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        let nanoseconds: f64 = text.split_whitespace().next().unwrap_or("0").parse()?;
-        all += nanoseconds / 1e9;
-    }
-    Ok(all)
 }

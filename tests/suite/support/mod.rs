@@ -5,6 +5,7 @@ pub(crate) mod bundle;
 pub(crate) mod elsewhere;
 pub(crate) mod home;
 pub(crate) mod need;
+pub(crate) mod processor;
 pub(crate) mod residue;
 pub(crate) mod scale;
 pub(crate) mod sentinel;

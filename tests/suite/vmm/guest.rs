@@ -7,6 +7,14 @@ const OFFSET: u64 = 0x1000;
 /// Where the note stands that says how a kernel is entered.
 const NOTE: u64 = 0x200;
 const SERIAL: u16 = 0x3f8;
+/// Where a guest of 32 bits that takes interrupts keeps its descriptors of segments, those of interrupts, and its stack.
+const SEGMENTS: u32 = 0x8000;
+const INTERRUPTS: u32 = 0x9000;
+const STACK: u32 = 0xb000;
+/// The registers of a processor's own interrupt controller.
+const APIC: u32 = 0xfee0_0000;
+/// The interrupt that its timer makes.
+const VECTOR: u32 = 0x20;
 
 /// The code of a guest, as far as it is written; it means the same in 32 and in 64 bits.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +74,62 @@ impl Guest {
     pub(super) fn stands(self) -> Self {
         // cli; hlt; jmp to the hlt
         self.code(&[0xfa, 0xf4, 0xeb, 0xfd])
+    }
+
+    /// Does nothing for good but to be woken by its timer, again and again after so many nanoseconds, and to say so with
+    /// one byte each time; in 32 bits.
+    ///
+    /// KVM's timer counts a thousand million times a second (`APIC_BUS_CYCLE_NS` in its sources).
+    pub(super) fn rests(self, period: u32) -> Self {
+        let entry = INTERRUPTS + VECTOR * 8;
+        let tables = [
+            // A flat segment of code and one of data, behind the one that none can be.
+            (SEGMENTS + 8, 0x0000_ffff),
+            (SEGMENTS + 12, 0x00cf_9a00),
+            (SEGMENTS + 16, 0x0000_ffff),
+            (SEGMENTS + 20, 0x00cf_9200),
+            // Limit and base of both tables, each in six bytes.
+            (SEGMENTS + 0x100, 23),
+            (SEGMENTS + 0x102, SEGMENTS),
+            (INTERRUPTS + 0x200, 0x1ff),
+            (INTERRUPTS + 0x202, INTERRUPTS),
+        ];
+        let guest = tables
+            .into_iter()
+            .fold(self, |guest, (address, value)| guest.pokes(address, value))
+            // lgdt
+            .code(&[0x0f, 0x01, 0x15])
+            .code(&(SEGMENTS + 0x100).to_le_bytes())
+            // lidt
+            .code(&[0x0f, 0x01, 0x1d])
+            .code(&(INTERRUPTS + 0x200).to_le_bytes());
+        // Not iret: a KVM that emulates a guest without pages cannot do that.
+        let handler = Self::new().out(SERIAL, b'.').pokes(APIC + 0xb0, 0).waits();
+        // A jump over the handler, which loads the segment of code: seven bytes.
+        let length = |code: &Self| u32::try_from(code.0.len()).unwrap();
+        let place = u32::try_from(BASE).unwrap() + length(&guest) + 7;
+        let behind = place + length(&handler);
+        guest
+            .code(&[0xea])
+            .code(&behind.to_le_bytes())
+            .code(&[8, 0])
+            .code(&handler.0)
+            .pokes(entry, 8 << 16 | place & 0xffff)
+            .pokes(entry + 4, place & 0xffff_0000 | 0x8e00)
+            // On; the timer by itself, again and again; no division; how long.
+            .pokes(APIC + 0xf0, 0x1ff)
+            .pokes(APIC + 0x320, 1 << 17 | VECTOR)
+            .pokes(APIC + 0x3e0, 0b1011)
+            .pokes(APIC + 0x380, period)
+            .waits()
+    }
+
+    /// Waits for interrupts, with nothing on its stack; in 32 bits.
+    fn waits(self) -> Self {
+        // mov esp, STACK; sti; hlt; jmp to the hlt
+        self.code(&[0xbc])
+            .code(&STACK.to_le_bytes())
+            .code(&[0xfb, 0xf4, 0xeb, 0xfd])
     }
 
     /// The kernel that it is, to be entered in 64 bits.

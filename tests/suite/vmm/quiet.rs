@@ -1,6 +1,7 @@
 //! What a machine costs the host when its guest does nothing, and when it does nothing but speak.
 
 use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -10,6 +11,10 @@ use super::jail::end;
 use super::jail::standing;
 use crate::need;
 use crate::support::home::eventually;
+use crate::support::processor::used;
+
+/// How long a guest is looked at that does nothing.
+const WATCHED: Duration = Duration::from_secs(3);
 
 /// A guest that writes so many bytes to its serial port and then stands still.
 fn flood(count: u32) -> Guest {
@@ -53,14 +58,6 @@ fn a_guest_that_floods_its_port_costs_no_memory_and_a_bounded_log_that_counts() 
     end(child);
 }
 
-/// Clock ticks, of which there are 100 in a second, that a process has used.
-fn ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    let number = |index: usize| fields[index].parse::<u64>().unwrap();
-    number(11) + number(12)
-}
-
 #[test]
 fn a_machine_whose_guest_stands_still_uses_no_processor() {
     need!(kvm, root);
@@ -71,10 +68,32 @@ fn a_machine_whose_guest_stands_still_uses_no_processor() {
         .with("balloon", json!({}));
     let child = standing(&machine);
     eventually("the guest's last word", || machine.said() == b"here\n");
-    let before = ticks(child.id());
+    let before = used(child.id());
     // Not a wait for anything: it is what is measured.
-    std::thread::park_timeout(Duration::from_secs(3));
-    let used = ticks(child.id()) - before;
-    assert!(used <= 3, "{used} of 300 ticks");
+    std::thread::park_timeout(WATCHED);
+    let used = used(child.id()) - before;
+    assert!(used < WATCHED / 100, "{used:?}");
+    end(child);
+}
+
+#[test]
+fn a_machine_at_rest_that_its_timer_wakes_uses_less_than_a_hundredth_of_a_processor() {
+    need!(kvm, root);
+    const PERIOD: Duration = Duration::from_millis(40);
+    let guest = Guest::new().rests(u32::try_from(PERIOD.as_nanos()).unwrap());
+    let machine = Machine::of(&guest.pvh())
+        .with("rng", json!(true))
+        .with("balloon", json!({}));
+    let child = standing(&machine);
+    eventually("the first wakes", || machine.said().len() > 5);
+    let (before, said) = (used(child.id()), machine.said().len());
+    let began = Instant::now();
+    // Not a wait for anything: it is what is measured.
+    std::thread::park_timeout(WATCHED);
+    let (used, took) = (used(child.id()) - before, began.elapsed());
+    let woken = machine.said().len() - said;
+    let due = took.as_millis() / PERIOD.as_millis();
+    assert!(woken as u128 * 2 > due, "woken {woken} times and not {due}");
+    assert!(used < took / 100, "{used:?} of {took:?}");
     end(child);
 }
