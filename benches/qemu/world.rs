@@ -113,6 +113,14 @@ impl World {
         let bundle = home.join("bundle");
         make_bundle(&bundle)?;
         let guest = Guests::new(&root.join("@data")).usual()?;
+        if !guest.about.acpi {
+            // It would wait for ever in QEMU's machine for devices that it does not find.
+            return Err(format!(
+                "guest {}: QEMU's machine describes its devices by ACPI alone",
+                guest.name
+            )
+            .into());
+        }
         let plan = plan(&bundle, &root)?;
         println!("guest {}: {}", guest.name, guest.about.kernel);
         Ok(Self {
