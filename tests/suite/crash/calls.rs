@@ -223,11 +223,23 @@ impl Try<'_> {
         )
     }
 
+    /// Whether the call is the one that a first process waits in when its creation has succeeded.
+    fn is_the_wait_for_a_start(&self) -> bool {
+        self.act.name == "create"
+            && self.call.who > 0
+            && self.call.number.cast_signed() == libc::SYS_accept4
+    }
+
     /// What is wrong with how the command ended.
     fn judged(&self, followed: &Followed, said: &str) -> Option<String> {
         match followed.end {
             End::Status(0) => {
-                (self.act.succeeded)(self.stage).map(|why| format!("succeeded, but {why}; {said}"))
+                let judge = if self.is_the_wait_for_a_start() {
+                    waits_or_ends
+                } else {
+                    self.act.succeeded
+                };
+                judge(self.stage).map(|why| format!("succeeded, but {why}; {said}"))
             }
             // Who was killed on the way to the program looks like a program that was killed.
             End::Status(KILLED) if self.fault == Fault::Kill && self.call.who > 0 => None,
@@ -244,6 +256,14 @@ impl Try<'_> {
             End::Signal(_) => None,
         }
     }
+}
+
+/// A first process that cannot wait for its start ends by itself, which takes it a moment.
+fn waits_or_ends(stage: &Stage) -> Option<String> {
+    eventually("a wait or an end", || {
+        one_of(stage, &["created", "stopped"]).is_none()
+    });
+    None
 }
 
 /// Whether an error says more than a number: what was tried, with which object.
