@@ -234,12 +234,13 @@ impl Try<'_> {
     fn judged(&self, followed: &Followed, said: &str) -> Option<String> {
         match followed.end {
             End::Status(0) => {
-                let judge = if self.is_the_wait_for_a_start() {
-                    waits_or_ends
-                } else {
-                    self.act.succeeded
-                };
-                judge(self.stage).map(|why| format!("succeeded, but {why}; {said}"))
+                let wrong = (self.act.succeeded)(self.stage);
+                if wrong.is_some() && self.is_the_wait_for_a_start() {
+                    // Who cannot wait ends by itself, which takes it a moment.
+                    eventually("its end", || self.stage.is("stopped").is_none());
+                    return None;
+                }
+                wrong.map(|why| format!("succeeded, but {why}; {said}"))
             }
             // Who was killed on the way to the program looks like a program that was killed.
             End::Status(KILLED) if self.fault == Fault::Kill && self.call.who > 0 => None,
@@ -256,14 +257,6 @@ impl Try<'_> {
             End::Signal(_) => None,
         }
     }
-}
-
-/// A first process that cannot wait for its start ends by itself, which takes it a moment.
-fn waits_or_ends(stage: &Stage) -> Option<String> {
-    eventually("a wait or an end", || {
-        one_of(stage, &["created", "stopped"]).is_none()
-    });
-    None
 }
 
 /// Whether an error says more than a number: what was tried, with which object.
