@@ -25,7 +25,7 @@ struct PidfdInfo {
 /// `PIDFD_INFO_EXIT`: ask for, and be given, how the process ended (Linux 6.15).
 const INFO_EXIT: u64 = 1 << 3;
 /// `PIDFD_GET_INFO`: `_IOWR(0xFF, 11, struct pidfd_info)` with the structure's 64 bytes.
-const GET_INFO: u64 = 0xC040_FF0B;
+const GET_INFO: libc::Ioctl = 0xC040_FF0B_u32 as libc::Ioctl;
 
 /// How the process behind `process` ended, after its parent has collected it.
 ///

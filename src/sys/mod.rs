@@ -35,6 +35,7 @@ pub mod uring;
 pub mod vanish;
 pub mod vhost;
 pub mod vsock;
+pub mod words;
 
 pub use rustix::io::Errno;
 

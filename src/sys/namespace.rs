@@ -100,7 +100,7 @@ pub fn in_other_network<T>(
 /// `ENOTTY` when it is no namespace.
 pub fn kind(namespace: BorrowedFd<'_>) -> Result<u64> {
     /// `NS_GET_NSTYPE` of `linux/nsfs.h`: `_IO(0xb7, 3)`.
-    const GET_TYPE: libc::c_ulong = 0xb703;
+    const GET_TYPE: libc::Ioctl = 0xb703;
     // SAFETY: the request takes no argument; the descriptor is alive for the call.
     let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), GET_TYPE) };
     checked(kind.into()).map(i64::cast_unsigned)

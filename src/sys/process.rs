@@ -256,6 +256,7 @@ pub fn abort_on_panic() {
 /// hardly allocate, so that making a heap for each would be most of what they cost; and it grows by a megabyte at a time,
 /// of which the kernel gives what is touched.
 pub fn fit_heap() {
+    #[cfg(target_env = "gnu")]
     const STEP: libc::c_int = 1 << 20;
     #[cfg(target_env = "gnu")]
     for (setting, value) in [(libc::M_ARENA_MAX, 1), (libc::M_TOP_PAD, STEP)] {

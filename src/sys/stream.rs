@@ -18,7 +18,7 @@ fn message(vectors: &mut [libc::iovec]) -> libc::msghdr {
     // SAFETY: a `msghdr` is integers and pointers, for which all bits zero means none.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = vectors.as_mut_ptr();
-    message.msg_iovlen = vectors.len().min(MOST_PIECES);
+    message.msg_iovlen = vectors.len().min(MOST_PIECES) as _;
     message
 }
 

@@ -136,6 +136,8 @@ pub fn run_on(cpus: &[u32]) -> Result<()> {
 /// `EPERM` without `CAP_NET_ADMIN` over the namespace.
 pub fn loopback_up() -> Result<()> {
     use std::os::fd::AsRawFd;
+    /// `SIOCSIFFLAGS` of `linux/sockios.h`.
+    const SET_FLAGS: libc::Ioctl = 0x8914;
     let socket = rustix::net::socket_with(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::DGRAM,
@@ -150,6 +152,6 @@ pub fn loopback_up() -> Result<()> {
     let up = libc::IFF_UP | libc::IFF_RUNNING;
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(up).unwrap_or(0);
     // SAFETY: the request is a whole `ifreq` with a name that ends in NUL.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), SET_FLAGS, &raw const request) };
     checked(done.into()).map(drop)
 }

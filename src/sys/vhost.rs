@@ -23,7 +23,7 @@ use crate::sys::Result;
 use crate::sys::checked;
 
 /// `VHOST_NET_SET_BACKEND`: `_IOW(0xaf, 0x30, struct vhost_vring_file)`.
-const SET_BACKEND: libc::c_ulong = 0x4008_af30;
+const SET_BACKEND: libc::Ioctl = 0x4008_af30;
 
 /// One interface in the kernel, owned by this process.
 #[derive(Debug)]

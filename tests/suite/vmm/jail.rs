@@ -129,7 +129,7 @@ fn only_the_descriptors_of_the_machine_are_open() {
 }
 
 /// What the threads of the processors may do, and nothing else: a copy, so that a change is made twice.
-const OF_A_PROCESSOR: [i64; 25] = [
+const OF_A_PROCESSOR: [i64; 26] = [
     libc::SYS_brk,
     libc::SYS_clock_gettime,
     libc::SYS_close,
@@ -154,6 +154,7 @@ const OF_A_PROCESSOR: [i64; 25] = [
     libc::SYS_sched_yield,
     libc::SYS_sigaltstack,
     libc::SYS_tgkill,
+    libc::SYS_tkill,
     libc::SYS_write,
 ];
 /// What the thread of the devices may do beyond that.

@@ -52,6 +52,7 @@ pub const VCPU: &[Call] = &[
     (libc::SYS_gettid, None),
     (libc::SYS_getpid, None),
     (libc::SYS_tgkill, None),
+    (libc::SYS_tkill, None),
     (libc::SYS_exit, None),
     (libc::SYS_exit_group, None),
 ];
@@ -101,6 +102,7 @@ pub const VMM: &[Call] = &[
     (libc::SYS_brk, None),
     // To call processors out of their guests, and to end.
     (libc::SYS_tgkill, None),
+    (libc::SYS_tkill, None),
     (libc::SYS_getpid, None),
     (libc::SYS_gettid, None),
     (libc::SYS_rt_sigreturn, None),
