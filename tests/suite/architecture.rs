@@ -12,6 +12,7 @@ use std::path::PathBuf;
 /// Each module and what it may use; a path with `::` allows that part alone.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("defence", &[]),
+    ("capng", &[]),
     ("sys", &[]),
     ("spec", &[]),
     ("host", &["sys"]),
