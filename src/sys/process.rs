@@ -375,10 +375,14 @@ pub fn default_signals() -> Result<()> {
     use nix::sys::signal::SigSet;
     use nix::sys::signal::SigmaskHow;
     use nix::sys::signal::sigprocmask;
-    for number in 1..=libc::SIGRTMAX() {
-        // SAFETY: the default disposition runs no code of ours. For SIGKILL, SIGSTOP and those that the C library
-        // keeps for itself it is refused, and they need no change.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+    // The kernel's `struct sigaction`: handler, flags, restorer and mask, all of them none, for all 64 signals.
+    let default = [0_u64; 4];
+    let none = std::ptr::null_mut::<u64>();
+    for number in 1..=64 {
+        // SAFETY: the structure is as long as the kernel's, and the default disposition runs no code of ours. The C library
+        // is passed over: it refuses some for its own sake, which its own posix_spawn(3) may have set to be ignored.
+        // For SIGKILL and SIGSTOP the kernel refuses, and they need no change.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, &raw const default, none, 8) };
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))
