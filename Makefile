@@ -1,8 +1,7 @@
 # What can be done with this checkout; `make` alone lists it.
 PREFIX ?= /usr/local
 DESTDIR ?=
-target := target/x86_64-unknown-linux-gnu
-product := $(target)/release/bulkhead
+product := target/product/bulkhead
 # Where the guest of the demo is, which is not for this host's own microVMs.
 demo := target/demo
 machine := tests/host/run $(if $(SYSTEMD),--systemd)
@@ -16,7 +15,7 @@ setup: ## install by package name what a fresh Debian 12 lacks (as root)
 	@.ci/setup
 
 build: setup ## the product: one static binary
-	cargo build --release --locked
+	.ci/product
 
 guest: setup ## what microVMs boot on this host: Debian's cloud kernel and the agent (as root)
 	@.ci/guest stock

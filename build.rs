@@ -26,14 +26,20 @@ fn main() {
     if !of("PROFILE", "release") || !of("CARGO_CFG_TARGET_ARCH", "x86_64") {
         return;
     }
-    let argument = |text: String| println!("cargo::rustc-link-arg-bin=bulkhead={text}");
+    // For musl the linker is called by itself, for glibc by the C compiler.
+    let prefix = match of("CARGO_CFG_TARGET_ENV", "musl") {
+        true => "",
+        false => "-Wl,",
+    };
+    let argument = |text: &str| println!("cargo::rustc-link-arg-bin=bulkhead={prefix}{text}");
     let list = of_cargo("CARGO_MANIFEST_DIR").join(LIST);
     if list.exists() {
-        argument(format!("-Wl,--symbol-ordering-file={}", list.display()));
-        argument("-Wl,--no-warn-symbol-ordering".to_owned());
+        argument(&format!("--symbol-ordering-file={}", list.display()));
+        argument("--no-warn-symbol-ordering");
     }
     if let Ok(map) = env::var("BULKHEAD_LINK_MAP") {
-        argument(format!("-Wl,--no-demangle,-Map={map}"));
+        argument("--no-demangle");
+        argument(&format!("-Map={map}"));
     }
 }
 

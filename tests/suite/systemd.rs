@@ -18,6 +18,7 @@ use bulkhead::plan::cgroup::Request;
 use bulkhead::spec::resources::Resources;
 
 use crate::need;
+use crate::support::wall;
 
 /// A scope with a shell in it, both gone at the end.
 struct Scene {
@@ -294,7 +295,8 @@ fn without_root_the_users_own_systemd_makes_the_scope() {
 END
         su user -c "bash $directory/script \"$1\""; rm -r $directory"#;
     let output = Command::new("bash")
-        .args(["-c", script, "bash", env!("CARGO_BIN_EXE_bulkhead")])
+        .args(["-c", script, "bash"])
+        .arg(wall::built())
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();

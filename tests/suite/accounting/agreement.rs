@@ -22,6 +22,7 @@ use crate::network::gateway_of;
 use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::home::eventually;
+use crate::support::wall;
 
 /// Whether a figure is the other one but for two in a hundred.
 #[track_caller]
@@ -268,10 +269,7 @@ fn what_a_workspace_uses_is_not_charged_to_the_runtime() {
     ));
     let mut command = std::process::Command::new("sh");
     let script = "echo $$ >$0/cgroup.procs; exec \"$@\"";
-    command
-        .args(["-c", script])
-        .arg(&own)
-        .arg(env!("CARGO_BIN_EXE_bulkhead"));
+    command.args(["-c", script]).arg(&own).arg(wall::built());
     command.arg("--root").arg(home.root()).args(["run", "-b"]);
     let output = command.arg(greedy.path()).arg(&id).output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -20,6 +20,7 @@ use crate::support::home::lives;
 use crate::support::residue;
 use crate::support::residue::quiet;
 use crate::support::scale;
+use crate::support::wall;
 use crate::up::Document;
 use crate::up::signal;
 
@@ -151,7 +152,7 @@ fn a_binary_that_is_replaced_goes_on_with_the_workspaces_of_the_old_one() {
     let binary = home.beside("bulkhead");
     let install = || {
         let new = home.beside("new");
-        std::fs::copy(env!("CARGO_BIN_EXE_bulkhead"), &new).unwrap();
+        std::fs::copy(wall::built(), &new).unwrap();
         std::fs::rename(new, &binary).unwrap();
     };
     install();

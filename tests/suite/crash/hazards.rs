@@ -16,6 +16,7 @@ use crate::support::residue;
 use crate::support::residue::MARK;
 use crate::support::residue::marked;
 use crate::support::residue::quiet;
+use crate::support::wall;
 
 /// A bundle with a hook that sleeps, on the host's side.
 fn hanging(id: &str, kind: &str, timeout: Option<u32>) -> Bundle {
@@ -161,10 +162,7 @@ fn a_state_root_that_cannot_be_written_is_named_and_nothing_is_made() {
     let home = Home::new();
     let id = home.id();
     let bundle = residue::sleeper(&id);
-    let mut command = marked(
-        std::process::Command::new(env!("CARGO_BIN_EXE_bulkhead")),
-        &id,
-    );
+    let mut command = marked(std::process::Command::new(wall::built()), &id);
     command
         .args(["--root", "/proc/no-such-place", "run", "-b"])
         .arg(bundle.path())

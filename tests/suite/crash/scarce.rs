@@ -16,6 +16,7 @@ use crate::support::home::Home;
 use crate::support::home::Said;
 use crate::support::residue;
 use crate::support::residue::marked;
+use crate::support::wall;
 
 /// The binary under a shell script that prepares for it and ends with `exec "$@"`.
 fn within(home: &Home, id: &str, script: &str, words: &[&OsStr]) -> Said {
@@ -221,7 +222,7 @@ fn a_run_directory_that_is_read_only_is_named_and_nothing_is_made() {
                   exec env -u XDG_RUNTIME_DIR \"$0\" \"$@\"";
     let mut command = marked(own_mounts(script), &id);
     command
-        .arg(env!("CARGO_BIN_EXE_bulkhead"))
+        .arg(wall::built())
         .args(["1", "2", "3"])
         .args(run(&bundle, &id));
     let said: Said = command.output().unwrap().into();

@@ -1,6 +1,7 @@
 //! A directory that is served, and the server of it.
 
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -16,6 +17,8 @@ use bulkhead::plan::step::Attributes;
 use bulkhead::plan::step::Bind;
 use bulkhead::sys::clone::Birth;
 use bulkhead::sys::process;
+
+use crate::support::wall;
 
 use super::client::Client;
 use super::driver::Driver;
@@ -68,7 +71,7 @@ impl Place {
     pub(super) fn launch(&self, shares: &[Share]) -> Server {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(self.directory.path(), flags, Mode::empty()).unwrap();
-        let program = std::ffi::CString::new(env!("CARGO_BIN_EXE_bulkhead")).unwrap();
+        let program = std::ffi::CString::new(wall::built().into_os_string().into_vec()).unwrap();
         files::launch(&Order {
             program: &program,
             shares,

@@ -15,6 +15,7 @@ use super::bundle::Bundle;
 use super::home::Home;
 use super::home::Said;
 use super::home::eventually;
+use super::wall;
 
 /// The user's number.
 pub(crate) const UID: u32 = 61_234;
@@ -46,7 +47,7 @@ impl Somebody {
         std::fs::create_dir(here.join("run")).unwrap();
         std::os::unix::fs::chown(here.join("run"), Some(UID), Some(UID)).unwrap();
         allow(&here.join("run"), 0o700);
-        std::fs::copy(env!("CARGO_BIN_EXE_bulkhead"), here.join("bulkhead")).unwrap();
+        std::fs::copy(wall::built(), here.join("bulkhead")).unwrap();
         let account = format!("bulkhead-tester:x:{UID}:{UID}::/:/bin/sh\n");
         let range = format!("bulkhead-tester:{RANGE}:{SIZE}\n");
         for (name, line) in [("passwd", &account), ("subuid", &range), ("subgid", &range)] {

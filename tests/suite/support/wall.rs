@@ -19,16 +19,22 @@ pub(crate) fn is_microvm() -> bool {
 pub(crate) fn program() -> PathBuf {
     match is_microvm() {
         true => machines(),
-        false => PathBuf::from(env!("CARGO_BIN_EXE_bulkhead")),
+        false => built(),
     }
+}
+
+/// The program as it was built: for the tests, or as `BULKHEAD_PROGRAM` says, which `.ci/test` has linked as the product is.
+pub(crate) fn built() -> PathBuf {
+    let given = std::env::var_os("BULKHEAD_PROGRAM");
+    given.map_or_else(|| env!("CARGO_BIN_EXE_bulkhead").into(), PathBuf::from)
 }
 
 /// The program under the name by which it puts everything into machines.
 pub(crate) fn machines() -> PathBuf {
-    let own = Path::new(env!("CARGO_BIN_EXE_bulkhead"));
+    let own = built();
     let link = own.with_file_name(NAME);
     // Another test may have made it meanwhile.
-    symlink(own, &link).unwrap_or_default();
+    symlink(&own, &link).unwrap_or_default();
     link
 }
 
