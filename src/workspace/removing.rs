@@ -396,14 +396,30 @@ fn end_processes(
     record: Option<&Record>,
     enclosure: Option<&Enclosure>,
 ) -> Result<(), WorkspaceError> {
+    let mut crowded = None;
     if is_claimed(home, record)?
         && let Some(enclosure) = enclosure
         && enclosure.populated()?
     {
         enclosure.kill()?;
-        enclosure.wait_empty(Instant::now() + PATIENCE)?;
+        crowded = Some(enclosure);
     }
-    // Outside a cgroup of its own the first process is all that is known.
+    let deadline = Instant::now() + PATIENCE;
+    // The end of a process is told at once; that a group is empty at most every ten milliseconds
+    // (`CGROUP_FILE_NOTIFY_MIN_INTV`, Linux 4.18), and that it is not was told when this one was born.
+    let first = end_first(home, record, deadline);
+    if let Some(enclosure) = crowded {
+        enclosure.wait_empty(deadline)?;
+    }
+    first
+}
+
+/// Kills the first process and waits for its end. Outside a cgroup of its own it is all that is known.
+fn end_first(
+    home: &Home,
+    record: Option<&Record>,
+    deadline: Instant,
+) -> Result<(), WorkspaceError> {
     let init = record.and_then(|record| record.init.clone());
     let init = match init {
         None => left_init(home)?,
@@ -413,7 +429,8 @@ fn end_processes(
         && let Some(pidfd) = init.open().map_err(WorkspaceError::probe)?
     {
         process::signal(pidfd.as_fd(), KILL).unwrap_or_default();
-        if !process::ended_within(&pidfd, Some(PATIENCE)).map_err(WorkspaceError::probe)? {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if !process::ended_within(&pidfd, Some(patience)).map_err(WorkspaceError::probe)? {
             return Err(WorkspaceError::Immortal { pid: init.pid });
         }
     }
