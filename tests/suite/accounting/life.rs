@@ -182,6 +182,12 @@ fn what_one_that_has_ended_used_is_told_from_its_bill() {
     );
     document.up(&home);
     document.becomes(&home, "stopped");
+    // It has stopped a moment before its monitor has billed it.
+    let entered = || words(&entries(&home, &document.id));
+    eventually("its end in the ledger", || {
+        let last = entered().pop();
+        last.is_some_and(|words| words.starts_with("ended "))
+    });
     let total = || {
         entries(&home, &document.id)
             .pop()
