@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::BitOr;
+use std::sync::LazyLock;
 
 use caps::CapSet;
 
@@ -208,8 +209,11 @@ impl Change {
     }
 }
 
+/// All that there are; it is asked for at each write of a guest that may change what a file's owner has set.
+static ALL: LazyLock<Vec<caps::Capability>> = LazyLock::new(|| caps::all().into_iter().collect());
+
 fn of_number(number: Capability) -> Option<caps::Capability> {
-    let mut all = caps::all().into_iter();
+    let mut all = ALL.iter().copied();
     all.find(|one| u32::from(one.index()) == number)
 }
 
