@@ -46,3 +46,8 @@ pub mod accounting;
 pub mod monitor;
 
 pub mod cli;
+
+/// The heap of the programs that are linked with musl, whose own asks the kernel for every few pages.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;

@@ -257,9 +257,7 @@ pub fn abort_on_panic() {
 /// of which the kernel gives what is touched.
 pub fn fit_heap() {
     #[cfg(target_env = "gnu")]
-    const STEP: libc::c_int = 1 << 20;
-    #[cfg(target_env = "gnu")]
-    for (setting, value) in [(libc::M_ARENA_MAX, 1), (libc::M_TOP_PAD, STEP)] {
+    for (setting, value) in [(libc::M_ARENA_MAX, 1), (libc::M_TOP_PAD, 1 << 20)] {
         // SAFETY: plain numbers, before there is a second thread.
         unsafe { libc::mallopt(setting, value) };
     }

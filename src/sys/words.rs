@@ -25,12 +25,11 @@ extern "C" fn __xpg_strerror_r(number: libc::c_int, to: *mut libc::c_char, size:
     }
     // SAFETY: whoever asks gives this many bytes to write to, and nobody else has them meanwhile.
     let place = unsafe { std::slice::from_raw_parts_mut(to.cast::<u8>(), size) };
-    let length = words.len().min(size - 1);
     for (to, from) in place
         .iter_mut()
-        .zip(words.as_bytes().iter().take(length).chain(&[0]))
+        .zip(words.bytes().take(size - 1).chain([0]))
     {
-        *to = *from;
+        *to = from;
     }
     0
 }
