@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::ops::BitOr;
 use std::sync::LazyLock;
 
 use caps::CapSet;
@@ -20,8 +19,6 @@ pub enum Error {
     GetCapabilityId(String),
     /// There is no capability with this number.
     UpdateCapability(Capability),
-    /// The kernel did not say which there are.
-    GetProcessCapabilities,
     /// The kernel did not take them.
     ApplyCapabilities,
 }
@@ -31,7 +28,6 @@ impl fmt::Display for Error {
         match self {
             Self::GetCapabilityId(name) => write!(to, "there is no capability {name}"),
             Self::UpdateCapability(number) => write!(to, "there is no capability {number}"),
-            Self::GetProcessCapabilities => write!(to, "the capabilities cannot be read"),
             Self::ApplyCapabilities => write!(to, "the capabilities cannot be set"),
         }
     }
@@ -42,53 +38,28 @@ impl std::error::Error for Error {}
 /// What comes of it.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Sets of one thread, several of which can be named at once.
+/// A set of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Type(u32);
+pub enum Type {
+    /// What the kernel looks at.
+    EFFECTIVE,
+}
 
 impl Type {
-    /// What the kernel looks at.
-    pub const EFFECTIVE: Self = Self(1);
-    /// What may be made effective.
-    pub const PERMITTED: Self = Self(2);
-    /// What a program that is executed may have.
-    pub const INHERITABLE: Self = Self(4);
-
-    fn named(self) -> impl Iterator<Item = CapSet> {
-        let all = [
-            (Self::EFFECTIVE, CapSet::Effective),
-            (Self::PERMITTED, CapSet::Permitted),
-            (Self::INHERITABLE, CapSet::Inheritable),
-        ];
-        all.into_iter()
-            .filter(move |(one, _)| self.0 & one.0 != 0)
-            .map(|(_, set)| set)
+    fn set(self) -> CapSet {
+        match self {
+            Self::EFFECTIVE => CapSet::Effective,
+        }
     }
 }
 
-impl BitOr for Type {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-/// What is to be applied: the sets of a thread, its bounding set, or both.
+/// What is to be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Set(u32);
-
-impl Set {
-    /// The sets of [`Type`].
-    pub const CAPS: Self = Self(16);
-    /// What no program that is executed can have.
-    pub const BOUNDS: Self = Self(32);
-    /// Both of them.
-    pub const BOTH: Self = Self(48);
-
-    fn has(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
+pub enum Set {
+    /// The sets of a thread.
+    CAPS,
+    /// Those, and what no program that is executed can have.
+    BOTH,
 }
 
 /// What becomes of a capability.
@@ -105,7 +76,7 @@ pub enum Action {
 pub struct CUpdate {
     /// What becomes of it.
     pub action: Action,
-    /// In which sets.
+    /// In which set.
     pub cap_type: Type,
     /// Which one.
     pub capability: Capability,
@@ -131,11 +102,10 @@ pub fn clear(set: Set) {
 ///
 /// # Errors
 ///
-/// [`Error::GetProcessCapabilities`].
+/// None; libcap-ng has some.
 pub fn get_caps_process() -> Result<()> {
     NOTED.with_borrow_mut(Vec::clear);
-    let read = caps::read(None, CapSet::Effective);
-    read.map(drop).map_err(|_| Error::GetProcessCapabilities)
+    Ok(())
 }
 
 /// Notes changes.
@@ -168,9 +138,7 @@ pub fn have_capability(which: Type, capability: Capability) -> bool {
     let Some(one) = of_number(capability) else {
         return false;
     };
-    which
-        .named()
-        .all(|set| caps::has_cap(None, set, one).unwrap_or(false))
+    caps::has_cap(None, which.set(), one).unwrap_or(false)
 }
 
 /// The capability of this name, which begins behind `CAP_`.
@@ -185,25 +153,17 @@ pub fn name_to_capability(name: &str) -> Result<Capability> {
 }
 
 impl Change {
-    fn apply(self, set: Set) -> std::result::Result<(), caps::errors::CapsError> {
+    fn apply(self, to: Set) -> std::result::Result<(), caps::errors::CapsError> {
         match self {
-            Self::One(action, types, one) if set.has(Set::CAPS) => {
-                types.named().try_for_each(|named| match action {
-                    Action::DROP => caps::drop(None, named, one),
-                    Action::ADD => caps::raise(None, named, one),
-                })
-            }
-            Self::One(..) => Ok(()),
+            Self::One(Action::DROP, set, one) => caps::drop(None, set.set(), one),
+            Self::One(Action::ADD, set, one) => caps::raise(None, set.set(), one),
             Self::Clear(cleared) => {
-                if set.has(Set::BOUNDS) && cleared.has(Set::BOUNDS) {
+                if (cleared, to) == (Set::BOTH, Set::BOTH) {
                     caps::clear(None, CapSet::Bounding)?;
                 }
-                if set.has(Set::CAPS) && cleared.has(Set::CAPS) {
-                    caps::clear(None, CapSet::Effective)?;
-                    caps::clear(None, CapSet::Inheritable)?;
-                    caps::clear(None, CapSet::Permitted)?;
-                }
-                Ok(())
+                caps::clear(None, CapSet::Effective)?;
+                caps::clear(None, CapSet::Inheritable)?;
+                caps::clear(None, CapSet::Permitted)
             }
         }
     }
