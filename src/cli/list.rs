@@ -9,6 +9,7 @@ use anyhow::bail;
 use crate::cli::session::Session;
 use crate::cli::table;
 use crate::spec::id::ContainerId;
+use crate::sys::processor;
 use crate::workspace::document::Document;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::found::Workspace;
@@ -78,6 +79,9 @@ fn read_all(store: &Store, ids: &[ContainerId]) -> Vec<Found> {
     std::thread::scope(|scope| {
         let others = others.chunks(share);
         let others: Vec<_> = others.map(|ids| scope.spawn(move || read(ids))).collect();
+        if !others.is_empty() {
+            processor::send_others_away();
+        }
         let mut found: Vec<Found> = read(own);
         for other in others {
             let more: Vec<Found> = other.join().unwrap_or_else(|why| resume_unwind(why));

@@ -290,6 +290,17 @@ pub fn children(pid: i32) -> Vec<i32> {
         .collect()
 }
 
+/// The threads of this process but the one that asks; none where `/proc` does not list them.
+#[must_use]
+pub fn other_threads() -> Vec<Pid> {
+    let own = rustix::thread::gettid();
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    threads
+        .filter_map(|thread| Pid::from_raw(thread.ok()?.file_name().to_str()?.parse().ok()?))
+        .filter(|thread| *thread != own)
+        .collect()
+}
+
 /// Makes this process unreadable to others of its user: no core dump, no `ptrace(2)`, no `/proc/PID/fd`.
 ///
 /// # Errors
@@ -464,6 +475,15 @@ mod tests {
         assert!(!ended(&open(number).unwrap()));
         program.wait().unwrap();
         wait(copy.as_fd()).unwrap();
+    }
+
+    #[test]
+    fn other_threads_are_all_but_the_one_that_asks() {
+        let own = rustix::thread::gettid();
+        let seen = std::thread::spawn(move || (rustix::thread::gettid(), other_threads()));
+        let (asker, others) = seen.join().unwrap();
+        assert!(others.contains(&own));
+        assert!(!others.contains(&asker));
     }
 
     #[test]

@@ -53,6 +53,14 @@ pub fn make_room_for(child: i32) {
     }
 }
 
+/// All other threads of this process go on elsewhere than where this one is: those that were just borne need not wait for it.
+pub fn send_others_away() {
+    let Some((_, others)) = seats() else { return };
+    for thread in process::other_threads() {
+        allow(Some(thread), &others);
+    }
+}
+
 /// Where this thread may run, and which of that is elsewhere; nothing where nothing is.
 fn seats() -> Option<(CpuSet, CpuSet)> {
     let here = sched_getcpu();

@@ -67,6 +67,8 @@ pub const RESETS: &str = "resets.json";
 pub const CHECKPOINT: &str = "checkpoint";
 /// The directory in which a tree is prepared that CRIU restores into.
 pub const YARD: &str = "yard";
+/// How long what is read is at most, nearly always.
+const USUAL: usize = 4096;
 /// The socket on which the first process waits.
 pub const START: &str = "start.sock";
 
@@ -417,21 +419,20 @@ fn draft_of(name: &str) -> String {
     format!(".{name}")
 }
 
-/// The content of a file. One byte more is asked for than it has, so that its end is seen with the first call.
+/// The content of a file. There is room for more than it nearly always has, so that its end is seen with the first call.
 fn whole(file: &OwnedFd) -> Result<Vec<u8>, Errno> {
-    let size = rustix::fs::fstat(file)?.st_size;
-    let mut bytes = vec![0; usize::try_from(size).unwrap_or_default() + 1];
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        let read = rustix::io::retry_on_intr(|| rustix::io::read(file, &mut *rest))?;
-        filled += read;
-        match (read, filled == bytes.len()) {
-            (0, _) | (_, false) => break,
-            (_, true) => bytes.resize(2 * filled, 0),
+    let mut bytes = Vec::with_capacity(USUAL);
+    loop {
+        let room = bytes.capacity() - bytes.len();
+        let read = rustix::io::retry_on_intr(|| {
+            rustix::io::read(file, rustix::buffer::spare_capacity(&mut bytes))
+        })?;
+        // Less than there is room for is the end: these files are no pipes.
+        if read < room {
+            return Ok(bytes);
         }
+        bytes.reserve(bytes.len());
     }
-    bytes.truncate(filled);
-    Ok(bytes)
 }
 
 /// Removes everything from the directory at `path` but what has one of the names that are `kept`.
@@ -505,6 +506,17 @@ mod tests {
         assert_eq!(home.read(CONFIG).unwrap(), None);
         let noted = home.noted(CGROUP).unwrap();
         assert_eq!(noted.unwrap(), Path::new("/sys/fs/cgroup/a"));
+    }
+
+    #[test]
+    fn a_file_of_any_length_is_read_whole() {
+        let (_home, store) = store();
+        let home = store.make(&id("a")).unwrap();
+        for length in [0, 1, USUAL - 1, USUAL, USUAL + 1, 2 * USUAL, 100_000] {
+            let bytes: Vec<u8> = (0_u8..=250).cycle().take(length).collect();
+            home.write(STATE, &bytes).unwrap();
+            assert_eq!(home.read(STATE).unwrap().unwrap(), bytes, "{length} bytes");
+        }
     }
 
     #[test]
