@@ -113,6 +113,14 @@ defences! {
     UserNumber = "user-number",
     /// What is kept of workspaces is for its owner only.
     StateMode = "state-mode",
+    /// A network is reached from another, or from outside, by what is published alone.
+    NetworksClosed = "networks-closed",
+    /// A workspace does not reach what listens on the host's loopback.
+    HostLoopback = "host-loopback",
+    /// A workspace does not reach link-local addresses beyond the host.
+    LinkLocal = "link-local",
+    /// What a workspace sends comes from its own addresses.
+    OwnSource = "own-source",
 }
 
 impl Defence {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::defence::Defence;
 use crate::network::error::NetworkError;
 use crate::network::lease::Lease;
 use crate::network::lease::Register;
@@ -22,6 +23,11 @@ use crate::sys::program::Program;
 
 /// How long `nft` may take.
 const LIMIT: Duration = Duration::from_secs(20);
+/// What a router does not pass on (RFC 3927, section 2.7). At such an address clouds tell a machine its secrets, and a
+/// workspace is not the machine.
+const LINK_LOCAL: &str = "169.254.0.0/16";
+/// All but questions for names: there are hosts whose resolver is at such an address.
+const NO_NAMES: &str = "meta l4proto . th dport != { tcp . 53, udp . 53 }";
 /// Where it is looked for besides `$PATH`.
 const USUAL: &str = "/usr/sbin:/sbin:/usr/bin:/bin";
 
@@ -149,6 +155,11 @@ fn table(names: &Names, register: &Register) -> String {
              oifname \"{bridge}\" ip6 saddr {subnet} ct status dnat masquerade"
         )
     });
+    let loopback = rule(
+        Defence::HostLoopback,
+        format!("iifname \"{bridge}\" ip daddr 127.0.0.0/8 drop"),
+    );
+    let between = between(bridge);
     format!(
         r#"table inet {table} {{ }}
 delete table inet {table}
@@ -159,7 +170,7 @@ table inet {table} {{
     map at6 {{ type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }}
     chain guard {{
         type filter hook prerouting priority -300;
-        iifname "{bridge}" ip daddr 127.0.0.0/8 drop
+        {loopback}
     }}
     chain published {{
         dnat ip to ip daddr . meta l4proto . th dport map @at4
@@ -182,17 +193,39 @@ table inet {table} {{
         oifname != "{bridge}" ip saddr {subnet} ip daddr != {subnet} masquerade
         {out6}
     }}
-    chain between {{
-        type filter hook forward priority 0;
-        oifname != "{bridge}" accept
-        iifname "{bridge}" accept
-        ct status dnat accept
-        ct state established,related accept
-        drop
-    }}
+    {between}
 }}
 "#
     )
+}
+
+/// What is passed on: to the network answers and what came by a published port, from it all but what is link-local.
+fn between(bridge: &str) -> String {
+    let link_local = rule(
+        Defence::LinkLocal,
+        format!("iifname \"{bridge}\" ip daddr {LINK_LOCAL} {NO_NAMES} drop"),
+    );
+    let closed = rule(Defence::NetworksClosed, "drop".to_owned());
+    format!(
+        r#"chain between {{
+        type filter hook forward priority 0;
+        ct state established,related accept
+        {link_local}
+        oifname != "{bridge}" accept
+        iifname "{bridge}" accept
+        ct status dnat accept
+        {closed}
+    }}"#
+    )
+}
+
+/// A rule that keeps something out.
+fn rule(defence: Defence, rule: String) -> String {
+    if defence.is_out() {
+        String::new()
+    } else {
+        rule
+    }
 }
 
 fn run(what: &'static str, script: &str) -> Result<(), NetworkError> {

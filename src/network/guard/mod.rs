@@ -20,6 +20,7 @@ use netlink_packet_route::tc::TcAttribute;
 use netlink_packet_route::tc::TcHandle;
 use netlink_packet_route::tc::TcOption;
 
+use crate::defence::Defence;
 use crate::network::address;
 use crate::network::error::NetworkError;
 use crate::network::lease::Register;
@@ -95,7 +96,9 @@ pub(super) fn watch(
         NEW,
     );
     let mut orders = vec![hooks];
-    if let Ok(filter) = &filter {
+    if let Ok(filter) = &filter
+        && !Defence::OwnSource.is_out()
+    {
         let message = filter.message(near);
         orders.push((RouteNetlinkMessage::NewTrafficFilter(message), NEW));
     }

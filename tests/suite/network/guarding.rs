@@ -1,6 +1,7 @@
 //! Nobody takes a neighbour's address, and the host is as it was when the last network has gone.
 
 use std::net::IpAddr;
+use std::net::UdpSocket;
 use std::process::Command;
 
 use bulkhead::plan::network::Link;
@@ -13,6 +14,7 @@ use super::gateway_of;
 use super::heard;
 use super::inside;
 use super::network;
+use super::port;
 use super::start;
 use crate::need;
 use crate::support::home::Home;
@@ -114,6 +116,27 @@ fn what_a_workspace_sends_in_anothers_name_does_not_leave_its_link() {
     inside(&home, &thief, &ask).ok();
     let open = count() - quiet;
     assert!(open >= guarded + 12, "{guarded} with, {open} without");
+}
+
+#[test]
+fn a_workspace_cannot_reach_what_listens_on_the_hosts_loopback() {
+    need!(root, cgroup2, nft);
+    let home = Home::new();
+    // The host takes packets to its loopback from a bridge (`route_localnet`) once a port is published there.
+    let publish = format!("{}:5000", port());
+    let _neighbour = start(&home, SERVER, "net", &[("network.publish", &publish)]);
+    let (_bundle, thief) = mighty(&home);
+    let secret = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let at = secret.local_addr().unwrap().port();
+    let gateway = gateway_of(addresses(&home, "net", &thief)[0]);
+    let way = format!(
+        "ip addr del 127.0.0.1/8 dev lo && ip route add 127.0.0.1/32 via {gateway} && \
+         timeout 2 busybox tftp -g -r secret 127.0.0.1 {at} 2>/dev/null; true"
+    );
+    inside(&home, &thief, &way).ok();
+    secret.set_nonblocking(true).unwrap();
+    let heard = secret.recv_from(&mut [0; 8]);
+    assert!(heard.is_err(), "{heard:?}");
 }
 
 #[test]
