@@ -1,7 +1,8 @@
 //! Standing still, being killed, being empty and being gone.
 //!
-//! Every wait is for the event itself: the kernel marks `cgroup.events` as changed, which `poll(2)` sees. Nothing
-//! here sleeps and looks again, and everything has a deadline.
+//! Every wait is for the event itself: the kernel marks `cgroup.events` as changed, which `poll(2)` sees, and everything
+//! has a deadline. It tells of changes every 10 ms at most, and forgets one that is due when somebody removes the cgroup
+//! before that (`cgroup_rm_file`, Linux 6.18): so who waits looks again from time to time.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,6 +26,9 @@ use crate::sys::Errno;
 
 /// How long standing still may take: a process in an uninterruptible wait of the kernel's cannot be stopped.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long an event is waited for before the state is looked at again.
+const UNTOLD: Duration = Duration::from_millis(50);
 
 impl Enclosure {
     /// Stops every process where it stands, and waits until all stand.
@@ -218,7 +222,7 @@ fn wait_for(
         if left.is_zero() {
             return Ok(false);
         }
-        let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        let left = Timespec::try_from(left.min(UNTOLD)).map_err(|_| Errno::INVAL)?;
         match rustix::event::poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&left)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),

@@ -285,6 +285,33 @@ fn waiting_for_emptiness_ends_at_its_deadline() {
 }
 
 #[test]
+fn who_waits_for_a_cgroup_that_is_removed_hears_of_it() {
+    let Some(mut scene) = Scene::with(&[]) else {
+        return;
+    };
+    let mut made = scene.prepared("{}");
+    scene.inhabit(&mut made);
+    let place = scene.root().join("box");
+    let waiting = Enclosure::at(&place).unwrap();
+    let waits = std::thread::spawn(move || {
+        waiting.wait_empty(soon()).unwrap();
+        Instant::now()
+    });
+    // The kernel tells of events every 10 ms at most, and forgets one that is due when the group goes before that.
+    std::thread::park_timeout(Duration::from_millis(50));
+    fs::write(place.join("cgroup.freeze"), "1").unwrap();
+    std::thread::park_timeout(Duration::from_millis(2));
+    made.kill().unwrap();
+    while fs::remove_dir(&place).is_err() {
+        std::thread::yield_now();
+    }
+    let gone = Instant::now();
+    let heard = waits.join().unwrap();
+    let late = heard.saturating_duration_since(gone);
+    assert!(late < Duration::from_secs(5), "{late:?}");
+}
+
+#[test]
 fn a_path_that_leads_out_of_the_cgroup_is_refused() {
     let Some(scene) = Scene::with(&[]) else {
         return;

@@ -131,7 +131,7 @@ fn a_workspace_cannot_reach_what_listens_on_the_hosts_loopback() {
     let gateway = gateway_of(addresses(&home, "net", &thief)[0]);
     let way = format!(
         "ip addr del 127.0.0.1/8 dev lo && ip route add 127.0.0.1/32 via {gateway} && \
-         timeout 2 busybox tftp -g -r secret 127.0.0.1 {at} 2>/dev/null; true"
+         {{ timeout 2 busybox tftp -g -r secret 127.0.0.1 {at} 2>/dev/null; true; }}"
     );
     inside(&home, &thief, &way).ok();
     secret.set_nonblocking(true).unwrap();
