@@ -12,10 +12,10 @@ use super::SERVER;
 use super::addresses;
 use super::asking;
 use super::bridged;
+use super::gateway_of;
 use super::heard;
 use super::inside;
 use super::left;
-use super::network;
 use super::port;
 use super::start;
 use crate::need;
@@ -23,21 +23,6 @@ use crate::support::bundle::Bundle;
 use crate::support::home::Home;
 use crate::support::home::Said;
 use crate::support::home::eventually;
-
-/// The address of a network's bridge that is of the same kind as `like`.
-fn gateway(home: &Home, name: &str, like: IpAddr) -> IpAddr {
-    let subnets = network(home, name);
-    let mut subnets = subnets["subnets"].as_array().unwrap().iter();
-    let subnet = subnets.find_map(|subnet| {
-        let (first, _) = subnet.as_str().unwrap().split_once('/').unwrap();
-        let first: IpAddr = first.parse().unwrap();
-        (first.is_ipv4() == like.is_ipv4()).then_some(first)
-    });
-    match subnet.unwrap() {
-        IpAddr::V4(four) => IpAddr::V4((u32::from(four) + 1).into()),
-        IpAddr::V6(six) => IpAddr::V6((u128::from(six) + 1).into()),
-    }
-}
 
 /// A machine beyond the host, where clouds tell their guests' secrets: it says one at two ports.
 struct Beyond {
@@ -96,7 +81,7 @@ fn workspaces_and_the_host_reach_each_other_and_nothing_is_left() {
         eventually("an answer to the host", || {
             heard(address, 5000).as_deref() == Some(&*server)
         });
-        let bridge = gateway(&home, "net", address);
+        let bridge = gateway_of(address);
         inside(&home, &client, &format!("ping -c 1 -W 2 {bridge}")).ok();
     }
     home.bulkhead(["delete", "--force", &*server]).ok();
@@ -147,7 +132,7 @@ fn a_published_port_is_reached_from_everywhere() {
     let neighbour = start(&home, "sleep 1000", "net", &[]);
     let stranger = start(&home, "sleep 1000", "other", &[]);
     let four = addresses(&home, "net", &server)[0];
-    let of_host = gateway(&home, "net", four);
+    let of_host = gateway_of(four);
     for address in [IpAddr::V4(Ipv4Addr::LOCALHOST), of_host] {
         eventually("an answer at the host's port", || {
             heard(address, port).as_deref() == Some(&*server)
@@ -172,7 +157,7 @@ fn a_port_on_one_address_is_not_on_the_others() {
         heard(Ipv4Addr::LOCALHOST.into(), port).as_deref() == Some(&*server)
     });
     let four = addresses(&home, "net", &server)[0];
-    assert_eq!(heard(gateway(&home, "net", four), port), None);
+    assert_eq!(heard(gateway_of(four), port), None);
 }
 
 #[test]
@@ -313,7 +298,7 @@ fn a_published_port_of_udp_is_reached() {
     let socket = socket.join().unwrap();
     let four = addresses(&home, "net", &server)[0];
     let patience = Some(std::time::Duration::from_secs(30));
-    for host in [Ipv4Addr::LOCALHOST.into(), gateway(&home, "net", four)] {
+    for host in [Ipv4Addr::LOCALHOST.into(), gateway_of(four)] {
         let client = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
         let mut space = [0; 64];
         client.set_read_timeout(patience).unwrap();
@@ -338,7 +323,7 @@ fn a_published_port_is_reached_by_ipv6() {
     let neighbour = start(&home, "sleep 1000", "net", &[]);
     let all = addresses(&home, "net", &server);
     let six = all.into_iter().find(IpAddr::is_ipv6).unwrap();
-    let host = gateway(&home, "net", six);
+    let host = gateway_of(six);
     eventually("an answer at the host's port", || {
         heard(host, port).as_deref() == Some(&*server)
     });
