@@ -67,10 +67,11 @@ pub const RESETS: &str = "resets.json";
 pub const CHECKPOINT: &str = "checkpoint";
 /// The directory in which a tree is prepared that CRIU restores into.
 pub const YARD: &str = "yard";
-/// How long what is read is at most, nearly always.
-const USUAL: usize = 4096;
 /// The socket on which the first process waits.
 pub const START: &str = "start.sock";
+
+/// How many bytes a file of these has at most, nearly always.
+const USUAL: usize = 4096;
 
 /// Something about the directory of a workspace failed.
 #[derive(Debug, thiserror::Error)]
