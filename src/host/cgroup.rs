@@ -10,6 +10,8 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use rustix::fs::StatFs;
+
 use crate::sys::pseudo;
 
 /// Where everybody expects control groups.
@@ -17,6 +19,8 @@ const USUAL: &str = "/sys/fs/cgroup";
 
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
+/// `ST_RDONLY` of what `statfs(2)` says.
+const READ_ONLY: i64 = 1;
 
 /// Which generations of control groups are there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -61,7 +65,8 @@ impl Cgroups {
     pub fn look() -> io::Result<Self> {
         let own = own_group(&pseudo::text("/proc/self/cgroup")?);
         let systemd = Path::new("/run/systemd/system").is_dir();
-        let layout = if is_cgroup2(Path::new(USUAL)) {
+        let unified = cgroup2_at(Path::new(USUAL));
+        let layout = if unified.is_some() {
             Self {
                 mode: Mode::Unified,
                 mount: Some(PathBuf::from(USUAL)),
@@ -71,9 +76,10 @@ impl Cgroups {
             Self::from_mounts(&std::fs::read_to_string("/proc/mounts")?)
         };
         let mount = layout.mount.as_deref();
+        let system = unified.or_else(|| cgroup2_at(mount?));
         Ok(Self {
             controllers: mount.map(controllers_of).unwrap_or_default(),
-            read_only: mount.is_some_and(is_read_only),
+            read_only: system.is_some_and(|system| system.f_flags & READ_ONLY != 0),
             own,
             systemd,
             ..layout
@@ -148,13 +154,10 @@ fn own_group(lines: &str) -> PathBuf {
         .map_or_else(|| PathBuf::from("/"), PathBuf::from)
 }
 
-fn is_cgroup2(place: &Path) -> bool {
-    rustix::fs::statfs(place).is_ok_and(|found| found.f_type == CGROUP2_MAGIC)
-}
-
-fn is_read_only(place: &Path) -> bool {
-    rustix::fs::statvfs(place)
-        .is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+/// What is known of the file system at `place`, where that is cgroup2.
+fn cgroup2_at(place: &Path) -> Option<StatFs> {
+    let found = rustix::fs::statfs(place).ok()?;
+    (found.f_type == CGROUP2_MAGIC).then_some(found)
 }
 
 fn controllers_of(mount: &Path) -> BTreeSet<String> {

@@ -50,7 +50,9 @@ const REPLACEABLE: [&str; 10] = [
 ];
 
 impl Doing {
-    /// Copies the tree at the root's path, puts the copy over it and holds it.
+    /// Copies the tree at the root's path, puts the copy over it and holds it. What it is put on is made private even where it
+    /// shares with nobody any more: parts of it that are mounted inside then hear nothing from outside either, and can be
+    /// checkpointed.
     pub(super) fn take_root(&mut self, root: &Path, cut_off: bool) -> Done {
         // host path: the root itself, which the caller named.
         let tree = mount::copy_tree_at(root, true, true)?;
@@ -120,7 +122,7 @@ impl Doing {
         match found {
             Ok(place) => Ok((place, true)),
             Err(Errno::NOENT) => {
-                let made = path::make_directories(root, &wanted.destination, mode)?;
+                let made = path::make_missing_directories(root, &wanted.destination, mode)?;
                 Ok((made, false))
             }
             Err(errno @ (Errno::LOOP | Errno::NOTDIR)) if wanted.ordinary => {

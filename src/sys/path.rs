@@ -128,9 +128,18 @@ pub(crate) fn open_anywhere(root: impl AsFd, path: &Path, flags: OFlags) -> Resu
 pub fn make_directories(root: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
     let directory = OFlags::PATH | OFlags::DIRECTORY;
     match open_in(&root, path, directory) {
-        Err(Errno::NOENT) => {}
-        other => return other,
+        Err(Errno::NOENT) => make_missing_directories(root, path, mode),
+        other => other,
     }
+}
+
+/// As [`make_directories`], for who has just found that something is missing.
+///
+/// # Errors
+///
+/// As [`make_directories`].
+pub fn make_missing_directories(root: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY;
     if Defence::DirectoriesByDescriptor.is_out() {
         return make_by_name(root, path, mode);
     }

@@ -123,9 +123,9 @@ pub fn collect() -> Result<Option<(i32, Exit)>> {
 pub fn number_in_proc(process: BorrowedFd<'_>) -> Result<i32> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    let number = text.lines().find_map(|line| line.strip_prefix("Pid:"));
+    let text = pseudo::record(path)?;
+    let number = String::from_utf8_lossy(&text);
+    let number = number.lines().find_map(|line| line.strip_prefix("Pid:"));
     number
         .and_then(|number| number.trim().parse().ok())
         .filter(|number| *number > 0)

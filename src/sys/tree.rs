@@ -131,7 +131,11 @@ fn open(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
 }
 
 /// The names in a directory, with what each is.
-fn entries(directory: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>> {
+///
+/// # Errors
+///
+/// Fails as `getdents64(2)` does.
+pub fn entries(directory: BorrowedFd<'_>) -> Result<Vec<(OsString, FileType)>> {
     rustix::fs::seek(directory, SeekFrom::Start(0))?;
     let mut room = Vec::with_capacity(ROOM);
     let mut names = RawDir::new(directory, room.spare_capacity_mut());

@@ -165,10 +165,9 @@ impl Blueprint {
         let (layer, root_owner) = layer::check(asked.layer.as_ref(), &rootfs)?;
         let mut options = plan::Options {
             preserved: descriptors.count,
-            selinux: selinux(&spec, &spec.process),
             layer,
             root_owner,
-            ..options(wish, &bundle, &host)
+            ..options(wish, &bundle, &host, &spec)
         };
         let machine = Ground {
             isolation,
@@ -217,7 +216,7 @@ fn cgroup(
 }
 
 /// What the caller and the machine decide of a plan.
-fn options(wish: &Wish, bundle: &Path, host: &Host) -> plan::Options {
+fn options(wish: &Wish, bundle: &Path, host: &Host, spec: &Spec) -> plan::Options {
     plan::Options {
         id: wish.id.to_string(),
         bundle: bundle.to_owned(),
@@ -225,7 +224,8 @@ fn options(wish: &Wish, bundle: &Path, host: &Host) -> plan::Options {
         no_new_keyring: wish.no_new_keyring,
         rootless: host.caller.uid != 0,
         nested: host.caller.in_user_namespace,
-        apparmor: apparmor(),
+        apparmor: apparmor(&spec.process),
+        selinux: selinux(spec, &spec.process),
         ..plan::Options::default()
     }
 }
@@ -269,10 +269,11 @@ pub(super) fn is_rootless(host: &Host, said: Option<bool>) -> bool {
     said.unwrap_or(host.caller.uid != 0 || host.caller.in_user_namespace)
 }
 
-/// Whether AppArmor is in force (`aa_enabled` reads the same file).
-pub(super) fn apparmor() -> bool {
-    std::fs::read("/sys/module/apparmor/parameters/enabled")
-        .is_ok_and(|answer| answer.starts_with(b"Y"))
+/// Whether AppArmor is in force (`aa_enabled` reads the same file), as far as a program asks for it.
+pub(super) fn apparmor(process: &Process) -> bool {
+    let answer = || std::fs::read("/sys/module/apparmor/parameters/enabled");
+    let asks = !process.apparmor_profile.is_empty();
+    asks && answer().is_ok_and(|answer| answer.starts_with(b"Y"))
 }
 
 /// Whether SELinux is in force, as far as a workspace or one of its programs asks for it.

@@ -111,7 +111,7 @@ impl<'a> Subject<'a> {
             id: workspace.record.id.to_string(),
             bundle: workspace.record.bundle.clone(),
             cgroup: workspace.record.place.directory(),
-            apparmor: blueprint::apparmor(),
+            apparmor: blueprint::apparmor(&spec.process),
             selinux: blueprint::selinux(&spec, &spec.process),
             ..plan::Options::default()
         };

@@ -35,7 +35,7 @@ pub fn add(store: &Store, id: &ContainerId, file: &Path) -> Result<(), Workspace
     let options = plan::Options {
         id: id.to_string(),
         bundle: workspace.record.bundle.clone(),
-        apparmor: blueprint::apparmor(),
+        apparmor: blueprint::apparmor(&spec.process),
         selinux: blueprint::selinux(&spec, &spec.process),
         ..plan::Options::default()
     };

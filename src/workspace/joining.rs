@@ -137,7 +137,7 @@ impl Workspace {
             id: self.record.id.to_string(),
             bundle: self.record.bundle.clone(),
             preserved,
-            apparmor: blueprint::apparmor(),
+            apparmor: blueprint::apparmor(&errand.process),
             selinux: blueprint::selinux(spec, &errand.process),
             ..plan::Options::default()
         };

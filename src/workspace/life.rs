@@ -18,7 +18,8 @@ use crate::sys::uptime;
 pub struct Life {
     /// Its number in the runtime's pid namespace.
     pub pid: i32,
-    /// Clock ticks from boot to its start.
+    /// Clock ticks from boot to its start; 0 where what follows tells it from others and nobody asks for this.
+    #[serde(default)]
     pub start_time: u64,
     /// The kernel's id of that uptime.
     pub boot: String,
@@ -40,6 +41,23 @@ impl Life {
             start_time: process::start_time(pid)?,
             identity: None,
         })
+    }
+
+    /// That of this process, by its identity where the kernel tells that.
+    ///
+    /// # Errors
+    ///
+    /// Fails when the kernel does not tell: for want of descriptors, say.
+    pub fn own() -> Result<Self, Errno> {
+        let pid = rustix::process::getpid().as_raw_pid();
+        match process::identity(process::open(pid)?)? {
+            None => Self::of(pid),
+            identity => Self::begun(Handle {
+                pid,
+                start_time: 0,
+                identity,
+            }),
+        }
     }
 
     /// The life in this uptime that is known by this.
@@ -175,6 +193,14 @@ mod tests {
 
     fn own() -> Life {
         Life::of(i32::try_from(std::process::id()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_process_finds_itself_alive_and_no_other_by_its_number() {
+        let life = Life::own().unwrap();
+        assert!(life.goes_on());
+        let other = Life { pid: 1, ..life };
+        assert!(!other.goes_on());
     }
 
     #[test]

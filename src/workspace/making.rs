@@ -190,8 +190,7 @@ fn refuse_rootless_bundle(blueprint: &Blueprint) -> Result<(), WorkspaceError> {
 
 /// What is known before anything exists.
 pub(super) fn intent(wish: &Wish, blueprint: &Blueprint) -> Result<Record, WorkspaceError> {
-    let own = i32::try_from(std::process::id()).unwrap_or_default();
-    let maker = Life::of(own).map_err(WorkspaceError::probe)?;
+    let maker = Life::own().map_err(WorkspaceError::probe)?;
     let spec = &blueprint.spec;
     let mut record = Record::new(
         wish.id.clone(),

@@ -442,9 +442,8 @@ pub(super) fn empty(
     path: &Path,
     kept: &[&str],
 ) -> Result<(), StoreError> {
-    let entries =
-        std::fs::read_dir(path).map_err(|error| failed("cannot read", path)(errno_of(&error)))?;
-    let names = entries.flatten().map(|entry| entry.file_name());
+    let entries = tree::entries(directory).map_err(failed("cannot read", path))?;
+    let names = entries.into_iter().map(|(name, _)| name);
     for name in names.filter(|name| !kept.iter().any(|kept| name == kept)) {
         tree::remove(directory, &name)
             .map_err(|left| failed("cannot remove", &path.join(left.path))(left.source))?;

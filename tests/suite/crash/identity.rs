@@ -93,10 +93,16 @@ fn a_workspace_of_a_maker_that_is_gone_is_no_longer_being_created() {
     let id = home.id();
     let stranger = Stranger::new();
     home.start(&residue::sleeper(&id), &id);
-    forge(&home, &id, |record| {
+    let gone = |record: &mut Value| {
         record["maker"]["pid"] = stranger.pid().into();
         record["maker"]["startTime"] = (start_time(stranger.pid()) + 1).into();
         record.as_object_mut().unwrap().remove("init");
+    };
+    forge(&home, &id, gone);
+    assert_eq!(home.status(&id), "stopped");
+    forge(&home, &id, |record| {
+        gone(record);
+        record["maker"].as_object_mut().unwrap().remove("identity");
     });
     assert_eq!(home.status(&id), "stopped");
     residue::remove(&home, &id);
