@@ -8,13 +8,12 @@ use std::mem::size_of;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
-use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
-use std::os::fd::RawFd;
 
 use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::checked;
+use crate::sys::opened;
 
 /// The name that a program is loaded under, and found again by (15 bytes at most).
 pub type Name = [u8; 16];
@@ -202,7 +201,7 @@ impl Table {
             ..Create::default()
         };
         // SAFETY: the attributes hold numbers only.
-        let descriptor = owned(unsafe { call(MAP_CREATE, &attributes) }?)?;
+        let descriptor = opened(unsafe { call(MAP_CREATE, &attributes) }?)?;
         Ok(Self { descriptor, width })
     }
 
@@ -280,8 +279,7 @@ fn load(kind: u32, instructions: &[u64], name: Name) -> Result<OwnedFd> {
         ..Load::default()
     };
     // SAFETY: `instructions` and `license` are alive for the call, and their lengths are those given.
-    let made = unsafe { call(PROG_LOAD, &attributes) }?;
-    owned(made)
+    opened(unsafe { call(PROG_LOAD, &attributes) }?)
 }
 
 /// What a packet filter decides about a packet.
@@ -398,8 +396,7 @@ fn by_id(command: libc::c_long, id: u32) -> Result<OwnedFd> {
         ..ById::default()
     };
     // SAFETY: the attributes hold numbers only.
-    let made = unsafe { call(command, &attributes) }?;
-    owned(made)
+    opened(unsafe { call(command, &attributes) }?)
 }
 
 /// What there is to know of a program, and the id of its first table, or 0.
@@ -432,12 +429,6 @@ unsafe fn inform<T>(object: BorrowedFd<'_>, info: &mut T) -> Result<()> {
 
 fn number(descriptor: BorrowedFd<'_>) -> u32 {
     descriptor.as_raw_fd().unsigned_abs()
-}
-
-fn owned(made: libc::c_long) -> Result<OwnedFd> {
-    let made = RawFd::try_from(made).map_err(|_| Errno::BADF)?;
-    // SAFETY: the kernel has just made this descriptor (close-on-exec), and nothing else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(made) })
 }
 
 /// `bpf(2)` with attributes that the kernel only reads.

@@ -1,5 +1,9 @@
 //! The kernel, made safe: the only module with `unsafe` in it, without policy of its own.
 
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
+use std::os::fd::RawFd;
+
 pub mod bpf;
 pub mod clone;
 pub mod ending;
@@ -49,6 +53,13 @@ pub(crate) fn checked(value: libc::c_long) -> Result<libc::c_long> {
     } else {
         Ok(value)
     }
+}
+
+/// The descriptor that a libc call has just opened: for what such a call gave, and for nothing else.
+fn opened(value: libc::c_long) -> Result<OwnedFd> {
+    let number = RawFd::try_from(checked(value)?).map_err(|_| Errno::BADF)?;
+    // SAFETY: the kernel has just opened it for the caller, and nothing else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// The reason of the libc call that has just failed on this thread.

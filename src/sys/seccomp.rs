@@ -1,7 +1,6 @@
 //! Hands a program to the kernel that it runs at every system call of the caller from then on.
 
 use std::os::fd::AsFd;
-use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::fd::RawFd;
 use std::ptr;
@@ -11,6 +10,7 @@ use rustix::process::PidfdGetfdFlags;
 use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::checked;
+use crate::sys::opened;
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`: the call returns a descriptor.
 const NEW_LISTENER: u64 = 1 << 3;
@@ -38,10 +38,8 @@ pub fn load(
         filter: filter.as_mut_ptr(),
     };
     let loaded = seccomp(libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)?;
-    let loaded = RawFd::try_from(loaded).map_err(|_| Errno::OVERFLOW)?;
     match loaded {
-        // SAFETY: asked for a listener, the kernel returned a new descriptor, and nothing else knows of it.
-        fd if flags & NEW_LISTENER != 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) })),
+        listener if flags & NEW_LISTENER != 0 => opened(listener).map(Some),
         0 => Ok(None),
         _thread_left_out => Err(Errno::SRCH),
     }

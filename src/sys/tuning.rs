@@ -1,5 +1,7 @@
 //! How a process is run: limits, scheduling, memory placement, personality.
 
+use std::os::fd::OwnedFd;
+
 use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::checked;
@@ -129,21 +131,38 @@ pub fn run_on(cpus: &[u32]) -> Result<()> {
     checked(done).map(drop)
 }
 
-/// Brings the loopback interface of this network namespace up (`netdevice(7)`, `SIOCSIFFLAGS`).
+/// Brings the loopback interface of this network namespace up.
 ///
 /// # Errors
 ///
-/// `EPERM` without `CAP_NET_ADMIN` over the namespace.
+/// As [`loopback_up_by`].
 pub fn loopback_up() -> Result<()> {
-    use std::os::fd::AsRawFd;
-    /// `SIOCSIFFLAGS` of `linux/sockios.h`.
-    const SET_FLAGS: libc::Ioctl = 0x8914;
-    let socket = rustix::net::socket_with(
+    loopback_up_by(&interfaces()?)
+}
+
+/// A socket by which the interfaces of this network namespace are changed, also from another one.
+///
+/// # Errors
+///
+/// Fails as `socket(2)` does.
+pub fn interfaces() -> Result<OwnedFd> {
+    rustix::net::socket_with(
         rustix::net::AddressFamily::INET,
         rustix::net::SocketType::DGRAM,
         rustix::net::SocketFlags::CLOEXEC,
         None,
-    )?;
+    )
+}
+
+/// Brings the loopback interface of the socket's network namespace up (`netdevice(7)`, `SIOCSIFFLAGS`).
+///
+/// # Errors
+///
+/// `EPERM` without `CAP_NET_ADMIN` over the namespace.
+pub fn loopback_up_by(socket: &OwnedFd) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    /// `SIOCSIFFLAGS` of `linux/sockios.h`.
+    const SET_FLAGS: libc::Ioctl = 0x8914;
     // SAFETY: `ifreq` is plain numbers, for which all zeros is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes_with_nul()) {

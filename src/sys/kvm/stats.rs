@@ -7,12 +7,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::fd::FromRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use crate::sys::Result;
-use crate::sys::checked;
+use crate::sys::opened;
 
 /// `_IO(KVMIO, 0xce)`.
 const GET_STATS_FD: libc::Ioctl = 0xaece;
@@ -109,9 +108,6 @@ fn number(text: &[u8], at: usize) -> io::Result<usize> {
 ///
 /// `ENOTTY` on a kernel without them.
 pub fn open(machine: &impl AsRawFd) -> Result<OwnedFd> {
-    // SAFETY: this request takes no argument and gives a descriptor, or an error where it is not known.
-    let fd = unsafe { libc::ioctl(machine.as_raw_fd(), GET_STATS_FD, 0) };
-    checked(fd.into())?;
-    // SAFETY: the kernel has just made this descriptor, and nothing else knows of it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: this request takes no argument and opens a descriptor, or gives an error where it is not known.
+    opened(unsafe { libc::ioctl(machine.as_raw_fd(), GET_STATS_FD, 0) }.into())
 }
