@@ -120,17 +120,27 @@ pub struct Made {
     pub process: OwnedFd,
     /// Where it reports, and waits for its start if nobody else gives it.
     pub channel: OwnedFd,
+    /// The network namespace that was made for it. Who stays with the program keeps it to the end: what the kernel does to take
+    /// it apart then comes after everything that the end of the program is waited for with.
+    pub network: Option<OwnedFd>,
 }
 
 impl Made {
+    /// A program whose network nobody made for it alone.
+    pub(crate) fn new(handle: Handle, process: OwnedFd, channel: OwnedFd) -> Self {
+        Self {
+            handle,
+            process,
+            channel,
+            network: None,
+        }
+    }
+
     /// What a process that was just born is found again by; a short program may have ended by now, but nobody has taken its
     /// remains away.
     pub(crate) fn of(born: Spawned, channel: OwnedFd) -> Result<Self, BackendError> {
-        Ok(Self {
-            handle: Handle::of(born.pid, born.pidfd.as_fd())?,
-            process: born.pidfd,
-            channel,
-        })
+        let handle = Handle::of(born.pid, born.pidfd.as_fd())?;
+        Ok(Self::new(handle, born.pidfd, channel))
     }
 }
 

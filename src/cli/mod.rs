@@ -67,6 +67,8 @@ use log::Log;
 use session::Globals;
 use session::Session;
 
+use crate::sys::seal;
+
 /// One workspace spec, two walls: run OCI bundles on the shared kernel
 #[derive(Debug, Parser)]
 #[command(
@@ -143,12 +145,12 @@ pub fn main() -> ExitCode {
         return ended;
     }
     crate::sys::process::fit_heap();
-    // Before anything is parsed, which would then be parsed twice. A failure is met again, and told, in `protect`.
+    // Before anything is parsed, which may have to be done again then. A failure is met again, and told, in `protect`.
     if args
         .iter()
         .any(|word| GOES_IN.iter().any(|name| word == name))
     {
-        crate::sys::seal::ensure().unwrap_or_default();
+        seal::prepare().unwrap_or_default();
     }
     if args.is_empty() {
         return session::help(&mut Cli::command());
@@ -204,13 +206,13 @@ fn run(globals: Globals, command: &Command) -> ExitCode {
     }
 }
 
-/// Commands whose process, or a copy of it, goes into a workspace run from a file that nobody there can write to.
+/// Commands whose process, or a copy of it, goes into a workspace run from a file that nobody there can write to. Where a
+/// copy alone does, and nobody is there yet, the copy sees to it.
 fn protect(command: &Command) -> anyhow::Result<()> {
+    let copy_goes_in = matches!(command, Command::Create(_) | Command::Run(_));
     let goes_in = matches!(
         command,
-        Command::Create(_)
-            | Command::Run(_)
-            | Command::Exec(_)
+        Command::Exec(_)
             | Command::Restore(_)
             | Command::Mounts(_)
             | Command::Up(_)
@@ -218,10 +220,14 @@ fn protect(command: &Command) -> anyhow::Result<()> {
             | Command::Lease(_)
             | Command::Gc(_)
     );
-    if goes_in {
-        crate::sys::seal::ensure().context("cannot protect the runtime's own file")?;
-    }
-    Ok(())
+    let protected = if copy_goes_in {
+        seal::prepare()
+    } else if goes_in {
+        seal::ensure()
+    } else {
+        Ok(())
+    };
+    protected.context("cannot protect the runtime's own file")
 }
 
 fn dispatch(command: &Command, session: &Session) -> anyhow::Result<ExitCode> {

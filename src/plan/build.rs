@@ -3,6 +3,7 @@
 //! The order is that of `runtime-spec/lifecycle.md`: namespaces, tree, hooks, root, names, labels, parameters,
 //! what is hidden, limits, identity, rights, start, program.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use crate::plan::Options;
@@ -17,6 +18,7 @@ use crate::plan::namespaces::NetworkMaker;
 use crate::plan::process;
 use crate::plan::process::Rights;
 use crate::plan::step::Barrier;
+use crate::plan::step::Device;
 use crate::plan::step::Entry;
 use crate::plan::step::Idmap;
 use crate::plan::step::Overlay;
@@ -64,9 +66,12 @@ pub fn build(spec: &Spec, options: &Options) -> Result<Plan, PlanError> {
     steps.extend(before);
     if namespaces.network_by == NetworkMaker::Outside {
         let needed = steps.iter().position(needs_network);
-        let at = needed.unwrap_or(steps.len());
-        // Who puts a link into it sees to the loopback interface too.
-        let loopback = (!options.bridged).then_some(Step::Loopback);
+        let at = needed.map_or(steps.len(), |first| behind_devices(&mut steps, first));
+        // Who puts a link into it sees to the loopback interface too; else whoever makes it does, unless something here could
+        // come before that.
+        let without_link = !options.bridged;
+        namespaces.loopback = without_link && !steps.iter().any(needs_loopback);
+        let loopback = (without_link && !namespaces.loopback).then_some(Step::Loopback);
         steps.splice(at..at, [Step::JoinNetwork].into_iter().chain(loopback));
     }
     steps.push(Step::Await(Barrier::Start));
@@ -118,6 +123,48 @@ fn needs_network(step: &Step) -> bool {
         step,
         Step::Await(Barrier::RuntimeHooks) | Step::Hook(_) | Step::Enter(_)
     )
+}
+
+/// Puts file systems that need the network, from the `first` on, behind the devices and links that follow, where neither has to
+/// do with the other: the process makes these while its network is being made. Gives where they are now.
+fn behind_devices(steps: &mut [Step], first: usize) -> usize {
+    let Some((Step::Mount(mount), _)) = steps.get(first..).and_then(<[Step]>::split_first) else {
+        return first;
+    };
+    // Of one whose place may be a link it is not known where it is.
+    if !mount.ordinary {
+        return first;
+    }
+    let top = mount.destination.clone();
+    let apart = |path: &Path| !path.starts_with(&top) && !top.starts_with(path);
+    let mounts = run_of(
+        steps,
+        first,
+        |step| matches!(step, Step::Mount(mount) if mount.destination.starts_with(&top)),
+    );
+    let devices = run_of(
+        steps,
+        first + mounts,
+        |step| matches!(step, Step::Device(Device { path, .. }) | Step::Symlink { path, .. } if apart(path)),
+    );
+    if let Some(both) = steps.get_mut(first..first + mounts + devices) {
+        both.rotate_left(mounts);
+    }
+    first + devices
+}
+
+/// How many steps from one on are of a kind.
+fn run_of(steps: &[Step], from: usize, kind: impl Fn(&Step) -> bool) -> usize {
+    let rest = steps.iter().skip(from);
+    rest.take_while(|step| kind(step)).count()
+}
+
+/// Whether what a step does, or who is called by it, may want to speak with this network itself.
+fn needs_loopback(step: &Step) -> bool {
+    if let Step::Mount(mount) = step {
+        return mount.kind != "sysfs" && needs_network(step);
+    }
+    matches!(step, Step::Hook(_))
 }
 
 /// What a process in a user namespace has no right to, and what nobody can do from inside.

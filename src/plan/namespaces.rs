@@ -54,6 +54,8 @@ pub struct Namespaces {
     pub new: u64,
     /// Who makes that of its network.
     pub network_by: NetworkMaker,
+    /// Whether who makes it outside brings its loopback interface up as well, while the process goes on.
+    pub loopback: bool,
     /// Those that are joined, the user namespace first.
     pub join: Vec<Join>,
     /// Whose numbers the inside sees as which, when a user namespace is made.
@@ -208,6 +210,9 @@ impl fmt::Display for Namespaces {
             .map(|(_, name)| *name)
             .collect();
         writeln!(f, "new namespaces: {}", names.join(" "))?;
+        if self.loopback {
+            writeln!(f, "bring up lo from outside")?;
+        }
         for join in &self.join {
             writeln!(f, "join {} namespace {}", join.name, join.path.display())?;
         }

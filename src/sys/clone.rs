@@ -28,6 +28,9 @@ pub struct Birth<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Whether the caller's parent becomes its parent (`CLONE_PARENT`).
     pub sibling: bool,
+    /// Whether the copy itself comes to run from a file that nobody can write to ([`seal::enter`]), before anybody whom that
+    /// file is to be kept from can see it; otherwise its maker does, before it makes the copy.
+    pub seals: bool,
     /// Descriptors of the caller's that the copy closes at once: one whose other end shall be able to tell when
     /// the caller has gone, a lock that shall end with the caller. The copy never comes back to the frames that
     /// own them.
@@ -42,9 +45,12 @@ pub struct Birth<'a> {
 ///
 /// # Errors
 ///
-/// Fails as `clone3(2)` does; `EBUSY` means that the cgroup is not a leaf, `EPERM` that a namespace
+/// Fails as `clone3(2)` and [`seal::enter`] do; `EBUSY` means that the cgroup is not a leaf, `EPERM` that a namespace
 /// needs privileges.
 pub fn spawn(birth: Birth<'_>, child: impl FnOnce() -> i32) -> Result<Spawned> {
+    if !birth.seals {
+        seal::enter()?;
+    }
     let mut pidfd: RawFd = -1;
     // SAFETY: `clone_args` is plain numbers, for which all zeros is a valid value.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -70,8 +76,7 @@ pub fn spawn(birth: Birth<'_>, child: impl FnOnce() -> i32) -> Result<Spawned> {
     };
     let pid = checked(made)?;
     if pid == 0 {
-        // The copy does not hold what its maker lets go of.
-        seal::settle();
+        seal::leave_to_maker();
         for descriptor in birth.leave {
             // SAFETY: this copy of the descriptor belongs to a frame that is never returned to, because the
             // process ends below.

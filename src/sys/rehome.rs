@@ -72,7 +72,6 @@ struct Part {
 /// Linux 3.18 or one made without `CONFIG_CHECKPOINT_RESTORE`, `EACCES` where the file must not be executed, `ENOEXEC`
 /// when the program's own parts are not found. The process goes on as it was then, or from both files.
 pub(super) fn run_from(file: &OwnedFd) -> Result<()> {
-    supported()?;
     let program = Program::own().ok_or(Errno::NOEXEC)?;
     let map = program.described(file)?;
     for part in &program.parts {
@@ -96,8 +95,12 @@ pub(super) fn run_from(file: &OwnedFd) -> Result<()> {
     checked(done.into()).map(drop)
 }
 
-/// Whether the kernel knows the call at all; nothing is changed before it has said so.
-fn supported() -> Result<()> {
+/// Whether the kernel knows the call at all and the program's own parts are found; nothing is changed.
+///
+/// # Errors
+///
+/// `EINVAL` and `ENOEXEC`, as [`run_from`].
+pub(super) fn is_possible() -> Result<()> {
     let mut size = 0_u32;
     // SAFETY: the kernel writes a number of 32 bits to `size`.
     let done = unsafe {
@@ -110,10 +113,12 @@ fn supported() -> Result<()> {
         )
     };
     checked(done.into())?;
-    if usize::try_from(size) == Ok(size_of::<MemoryMap>()) {
-        Ok(())
-    } else {
-        Err(Errno::INVAL)
+    if usize::try_from(size) != Ok(size_of::<MemoryMap>()) {
+        return Err(Errno::INVAL);
+    }
+    match (Program::own(), Words::own()) {
+        (Some(_), Some(_)) => Ok(()),
+        _ => Err(Errno::NOEXEC),
     }
 }
 
@@ -133,14 +138,17 @@ impl Program {
         let described = table.iter().find(|header| header.p_type == TABLE)?;
         // A program that may be anywhere is where its table is.
         let base = at.wrapping_sub(usize::try_from(described.p_vaddr).ok()?);
-        let parts: Option<Vec<Part>> = table
-            .iter()
-            .filter(|header| header.p_type == LOAD)
-            .map(|header| Part::of(header, base))
-            .collect();
+        let mut parts: Vec<Part> = Vec::new();
+        for header in table.iter().filter(|header| header.p_type == LOAD) {
+            let part = Part::of(header, base)?;
+            match parts.last_mut() {
+                Some(last) if last.goes_on_with(&part) => last.extend(&part),
+                _ => parts.push(part),
+            }
+        }
         let constant = table.iter().find(|header| header.p_type == RELRO);
         Some(Self {
-            parts: parts?,
+            parts,
             constant: constant.and_then(|header| protected(header, base)),
         })
     }
@@ -178,10 +186,7 @@ impl Program {
 
 /// The table of the program's parts.
 fn own_table() -> Option<&'static [libc::Elf64_Phdr]> {
-    // SAFETY: the vector that the kernel has passed is only read.
-    let at = unsafe { libc::getauxval(libc::AT_PHDR) };
-    // SAFETY: as above.
-    let count = unsafe { libc::getauxval(libc::AT_PHNUM) };
+    let (at, count) = (told(libc::AT_PHDR), told(libc::AT_PHNUM));
     let at = std::ptr::with_exposed_provenance::<libc::Elf64_Phdr>(usize::try_from(at).ok()?);
     if at.is_null() {
         return None;
@@ -189,6 +194,12 @@ fn own_table() -> Option<&'static [libc::Elf64_Phdr]> {
     // SAFETY: the kernel has found so many entries there when it started this program, they are in a part that nobody
     // writes to, and that part is never without a mapping: a new one takes the place of the old in one call.
     Some(unsafe { std::slice::from_raw_parts(at, usize::try_from(count).ok()?) })
+}
+
+/// What the kernel has told of this at the start (`getauxval(3)`).
+fn told(kind: libc::c_ulong) -> libc::c_ulong {
+    // SAFETY: the vector that the kernel has passed is only read.
+    unsafe { libc::getauxval(kind) }
 }
 
 /// The pages that the C library protects at the start: whole ones within the part.
@@ -210,6 +221,16 @@ impl Part {
             offset: header.p_offset & !(PAGE as u64 - 1),
             exact: (begin, end),
         })
+    }
+
+    /// Whether both can be written to, and lie side by side: they are carried over together.
+    fn goes_on_with(&self, next: &Self) -> bool {
+        self.flags & next.flags & WRITABLE != 0 && self.to == next.from
+    }
+
+    fn extend(&mut self, next: &Self) {
+        self.to = next.to;
+        self.exact = next.exact;
     }
 
     /// Puts a mapping of `file` in the place of this one; of what can be written to, a copy in memory.
@@ -274,8 +295,7 @@ impl Words {
         let list = unsafe { environ };
         // SAFETY: the list ends with a null pointer, so it has a first entry if there is a list.
         let first = (!list.is_null()).then(|| unsafe { *list } as u64);
-        // SAFETY: the vector that the kernel has passed is only read.
-        let end = unsafe { libc::getauxval(libc::AT_EXECFN) };
+        let end = told(libc::AT_EXECFN);
         let inside = |place: &u64| (arguments..=end).contains(place);
         (arguments != 0 && arguments <= end).then_some(Self {
             arguments,

@@ -1,10 +1,13 @@
 //! Keeps this program's own file out of reach of what it starts.
 //!
 //! A process inside a container could open `/proc/PID/exe` of the runtime, wait until the runtime has
-//! gone, and write to its file on the host. So before the first namespace is entered the program comes
+//! gone, and write to its file on the host. So before anybody in there can see it the program comes
 //! to run from a detached read-only mount of its file, which nobody can write to or remount: in place
 //! where the kernel lets it, and else by being run again; and where such a mount is not allowed (no
 //! `CAP_SYS_ADMIN`), from a sealed copy in memory.
+//!
+//! A command that only makes a copy of itself which goes in leaves the step to that copy ([`prepare`], [`enter`]): the copy
+//! does it while the command does something else.
 
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -12,6 +15,8 @@ use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
 use rustix::fs::MemfdFlags;
 use rustix::fs::Mode;
@@ -26,8 +31,23 @@ use crate::sys::mount;
 use crate::sys::mount::Change;
 use crate::sys::rehome;
 
-/// The mount that this process came to run from, while nobody has let go of it.
-static MOUNT: Mutex<Option<OwnedFd>> = Mutex::new(None);
+/// How far this process has come.
+static STATE: Mutex<State> = Mutex::new(State::Open);
+
+#[derive(Debug)]
+enum State {
+    /// It runs from wherever it was started, and nobody has asked for more.
+    Open,
+    /// It can come to run from the file, which is on the mount.
+    Ready {
+        mount: Option<OwnedFd>,
+        file: OwnedFd,
+    },
+    /// It could have, until it was let go of the mount.
+    Late,
+    /// It runs from a file that nobody can write to: on the mount, while that is held.
+    Sealed(Option<OwnedFd>),
+}
 
 /// Makes sure that this process runs from a file that nothing it starts can write to; returns when it
 /// does, and does not return when the program has to be run again. The process must have one thread only.
@@ -36,20 +56,31 @@ static MOUNT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 ///
 /// Fails as `open_tree(2)`, `memfd_create(2)` or `execveat(2)` do.
 pub fn ensure() -> Result<()> {
-    if Defence::Sealed.is_out() {
-        return Ok(());
-    }
-    if MOUNT.lock().is_ok_and(|mount| mount.is_some()) {
+    prepare()?;
+    enter().or_else(|_| run_again(&read_only_mount(&running()?)?))
+}
+
+/// Makes ready what [`enter`] needs; does not return when the program has to be run again for it. The process must have one
+/// thread only.
+///
+/// # Errors
+///
+/// As [`ensure`].
+pub fn prepare() -> Result<()> {
+    let mut state = state();
+    if Defence::Sealed.is_out() || !matches!(*state, State::Open) {
         return Ok(());
     }
     let own = running()?;
     if is_sealed(&own)? {
+        *state = State::Sealed(None);
         return Ok(());
     }
     let sealed = match read_only_mount(&own) {
-        Ok(mount) => match run_from(&mount) {
-            Ok(()) => {
-                keep(Some(mount));
+        Ok(mount) => match rehome::is_possible().and_then(|()| file_of(&mount)) {
+            Ok(file) => {
+                let mount = Some(mount);
+                *state = State::Ready { mount, file };
                 return Ok(());
             }
             Err(_) => mount,
@@ -59,16 +90,58 @@ pub fn ensure() -> Result<()> {
     run_again(&sealed)
 }
 
-/// Lets go of the mount that this process runs from, which stays as long as the process does. The kernel waits until
+/// Runs from the file that nobody can write to from here on, where that has been prepared. The process must have one thread
+/// only.
+///
+/// # Errors
+///
+/// Fails as `mmap(2)`, `mremap(2)` and `prctl(2)` (`PR_SET_MM_MAP`) do; it runs from both files then.
+pub fn enter() -> Result<()> {
+    let mut state = state();
+    let (mount, file) = match std::mem::replace(&mut *state, State::Late) {
+        State::Ready { mount, file } => (mount, file),
+        State::Late => {
+            let mount = read_only_mount(&running()?)?;
+            let file = file_of(&mount)?;
+            (Some(mount), file)
+        }
+        other @ (State::Open | State::Sealed(_)) => {
+            *state = other;
+            return Ok(());
+        }
+    };
+    rehome::run_from(&file)?;
+    *state = State::Sealed(mount);
+    Ok(())
+}
+
+/// Lets go of the mount that this process runs from, which stays as long as somebody runs from it. The kernel waits until
 /// nobody looks at it any more, 0.04 to 0.3 ms, and a child that lets go of its own mounts meanwhile waits longer than
 /// both: 0.6 ms in place of 0.1. So this is for when there is nothing else to do, and no child at its mounts.
 pub fn settle() {
-    drop(keep(None));
+    let mut state = state();
+    let rest = match *state {
+        State::Ready { .. } => State::Late,
+        State::Sealed(_) => State::Sealed(None),
+        State::Open | State::Late => return,
+    };
+    drop(std::mem::replace(&mut *state, rest));
 }
 
-fn keep(mount: Option<OwnedFd>) -> Option<OwnedFd> {
-    let mut held = MOUNT.lock().ok()?;
-    std::mem::replace(&mut *held, mount)
+/// In a copy of a process: lets go of what its maker lets go of.
+pub(super) fn leave_to_maker() {
+    // A copy has one thread, and its maker had: somebody else could have held the lock in a test only.
+    let Ok(mut state) = STATE.try_lock() else {
+        return;
+    };
+    match &mut *state {
+        State::Ready { mount, .. } | State::Sealed(mount) => drop(mount.take()),
+        State::Open | State::Late => {}
+    }
+}
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The file that this process runs from.
@@ -80,16 +153,10 @@ fn running() -> Result<OwnedFd> {
     )
 }
 
-/// Runs from a file of `mount` on, and looks whether it is so.
-fn run_from(mount: &OwnedFd) -> Result<()> {
+/// The file that was mounted, opened from its mount.
+fn file_of(mount: &OwnedFd) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rehome::run_from(&file)?;
-    if is_sealed(&running()?)? {
-        Ok(())
-    } else {
-        Err(Errno::NOEXEC)
-    }
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Whether writes through this descriptor's file are impossible for everybody.
@@ -126,8 +193,7 @@ fn copy_in_memory(own: &OwnedFd) -> Result<OwnedFd> {
     }
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&copy, seals)?;
-    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    file_of(&copy)
 }
 
 /// Executes the sealed file with this process's own arguments and environment.

@@ -187,11 +187,7 @@ impl Back<'_> {
         self.home.write(store::STATE, &record.to_bytes()?)?;
         admission::rebalance(self.home.store(), record)?;
         making::tell_begun(self.home, record, &enclosure, report);
-        Ok(Made {
-            handle,
-            process,
-            channel: restored.1,
-        })
+        Ok(Made::new(handle, process, restored.1))
     }
 
     fn run(

@@ -103,8 +103,13 @@ fn the_network_is_there_before_what_depends_on_it_and_the_rest_does_not_wait_for
         let plan = planned(&Spec::parse(config.to_string().as_bytes()).unwrap());
         assert_eq!(plan.namespaces.network_by, NetworkMaker::Outside);
         let joined = places(&plan, |step| matches!(step, Step::JoinNetwork))[0];
-        assert!(matches!(plan.steps[joined + 1], Step::Loopback));
-        plan.steps[joined + 2].to_string()
+        // Who may want to speak before it is known to be up waits until it is.
+        let waits = matches!(plan.steps[joined + 1], Step::Loopback);
+        assert_ne!(plan.namespaces.loopback, waits);
+        let speaks = |step: &Step| matches!(step, Step::Hook(_));
+        let before_start = places(&plan, |step| matches!(step, Step::Await(Barrier::Start)))[0];
+        assert_eq!(waits, plan.steps[..before_start].iter().any(speaks));
+        plan.steps[joined + 1 + usize::from(waits)].to_string()
     };
     assert_eq!(first(|_| {}), "mount sysfs on /sys");
     let all = first(|config| config["mounts"] = json!([]));
@@ -124,6 +129,48 @@ fn the_network_is_there_before_what_depends_on_it_and_the_rest_does_not_wait_for
             json!([{"destination": "/net", "source": "/proc/net", "options": ["bind"]}]);
     });
     assert_eq!(bound, "bind /proc/net on /net");
+}
+
+#[test]
+fn devices_are_made_before_what_waits_for_the_network_unless_they_are_below_it() {
+    let order = |change: fn(&mut Value)| {
+        let mut config = serde_json::to_value(Spec::starter()).unwrap();
+        change(&mut config);
+        let plan = planned(&Spec::parse(config.to_string().as_bytes()).unwrap());
+        let system = |step: &Step| matches!(step, Step::Mount(mount) if mount.kind == "sysfs");
+        let node = |step: &Step| matches!(step, Step::Device(_));
+        let groups = |step: &Step| matches!(step, Step::Mount(mount) if mount.kind == "cgroup2");
+        let system = places(&plan, system)[0];
+        assert!(places(&plan, groups)[0] > system);
+        let nodes = places(&plan, node);
+        [nodes.first(), nodes.last()].map(|node| *node.unwrap() < system)
+    };
+    assert_eq!(order(|_| {}), [true, true]);
+    let below = order(|config| {
+        config["linux"]["devices"] =
+            json!([{"path": "/sys/null", "type": "c", "major": 1, "minor": 3}]);
+    });
+    assert_eq!(below, [true, false]);
+    let covered = order(|config| {
+        let later = json!({"destination": "/dev/later", "source": "/tmp", "options": ["bind"]});
+        config["mounts"].as_array_mut().unwrap().push(later);
+    });
+    assert_eq!(covered, [false, false]);
+}
+
+#[test]
+fn who_may_speak_with_the_network_waits_until_it_is_up() {
+    let by_whom = |mount: Value| {
+        let mut config = serde_json::to_value(Spec::starter()).unwrap();
+        config["mounts"].as_array_mut().unwrap().push(mount);
+        let plan = planned(&Spec::parse(config.to_string().as_bytes()).unwrap());
+        let own = plan.steps.iter().any(|step| matches!(step, Step::Loopback));
+        assert_ne!(own, plan.namespaces.loopback);
+        own
+    };
+    assert!(!by_whom(json!({"destination": "/tmp", "type": "tmpfs"})));
+    let far = json!({"destination": "/far", "type": "nfs4", "source": "127.0.0.1:/"});
+    assert!(by_whom(far));
 }
 
 #[test]

@@ -41,7 +41,9 @@ use crate::sys::clone::Birth;
 use crate::sys::clone::Spawned;
 use crate::sys::namespace;
 use crate::sys::process;
+use crate::sys::seal;
 use crate::sys::socket;
+use crate::sys::tuning;
 
 /// A namespace to join, opened while its path still meant what the caller meant.
 pub(super) struct Open {
@@ -76,39 +78,54 @@ pub(super) fn create(
         joins,
         outfit,
     };
-    let born = if plan.namespaces.two_generations() {
-        two_generations(child, birthplace, &leave)?
-    } else {
-        let birth = Birth {
-            namespaces: at_birth(&plan.namespaces),
-            cgroup: birthplace,
-            sibling: false,
-            leave: &leave,
-        };
-        clone::spawn(birth, || child.run()).map_err(BackendError::kernel("make the process"))?
-    };
-    let Spawned { pid, pidfd } = born;
+    let mut child = Some(child);
+    let Spawned { pid, pidfd } = bear(plan, &mut child, birthplace, &leave)?;
     let dialogue = Dialogue {
         steps: &plan.steps,
         channel: here.as_fd(),
         process: pidfd.as_fd(),
         pid,
     };
-    let network = giver.map(|giver| give_network(supplies.network, &giver));
-    let attended = network
-        .transpose()
-        .and_then(|network| attend(plan, &dialogue, network.as_ref(), attendant));
+    let network = giver.map(|giver| give_network(supplies.network, plan, &giver));
+    // The process waits for its network soon, and for nothing that is let go of here.
+    drop(child);
+    let attended = network.transpose().and_then(|network| {
+        let handle = attend(plan, &dialogue, network.as_ref(), attendant)?;
+        Ok((handle, network))
+    });
     match attended {
-        Ok(handle) => Ok(Made {
+        Ok((handle, network)) => Ok(Made {
             handle,
             process: pidfd,
             channel: here,
+            network,
         }),
         Err(error) => {
             process::end(pidfd.as_fd());
             Err(error)
         }
     }
+}
+
+/// Makes the process. What it takes with it is let go of here where another takes it along first; else the caller does.
+fn bear(
+    plan: &Plan,
+    child: &mut Option<Child<'_>>,
+    birthplace: Option<BorrowedFd<'_>>,
+    leave: &[BorrowedFd<'_>],
+) -> Result<Spawned, BackendError> {
+    if let Some(child) = child.take_if(|_| plan.namespaces.two_generations()) {
+        return two_generations(child, birthplace, leave);
+    }
+    let birth = Birth {
+        namespaces: at_birth(&plan.namespaces),
+        cgroup: birthplace,
+        sibling: false,
+        seals: true,
+        leave,
+    };
+    clone::spawn(birth, || child.take().map_or(init::FAILED, Child::run))
+        .map_err(BackendError::kernel("make the process"))
 }
 
 /// Attends to the process until it waits for its start; one that has failed by itself is why nobody could.
@@ -170,16 +187,27 @@ fn network_channel(
 }
 
 /// Gives the process the network namespace that was `made` for it, or one that is made now.
-fn give_network(made: Option<OwnedFd>, to: &OwnedFd) -> Result<OwnedFd, BackendError> {
-    let network = made.map_or_else(namespace::make_network, Ok);
-    let network = network.map_err(BackendError::kernel("make a network namespace"))?;
+fn give_network(made: Option<OwnedFd>, plan: &Plan, to: &OwnedFd) -> Result<OwnedFd, BackendError> {
+    let wanted = plan.namespaces.loopback;
+    let made = match made {
+        Some(network) => Ok((network, None)),
+        None => namespace::make_network_with(|| wanted.then(tuning::interfaces)),
+    };
+    let (network, interfaces) = made.map_err(BackendError::kernel("make a network namespace"))?;
     match socket::send_with(to.as_fd(), b"n", &[network.as_fd()]) {
         // It has ended; the next thing heard from it says so better.
-        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(network),
-        Err(errno) => Err(BackendError::kernel(
-            "give the process its network namespace",
-        )(errno)),
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+        Err(errno) => {
+            let failed = BackendError::kernel("give the process its network namespace");
+            return Err(failed(errno));
+        }
     }
+    // It has what it waits for, and goes on beside this.
+    if let Some(interfaces) = interfaces {
+        let up = interfaces.and_then(|interfaces| tuning::loopback_up_by(&interfaces));
+        up.map_err(BackendError::kernel("bring up lo"))?;
+    }
+    Ok(network)
 }
 
 /// The namespaces that `clone3(2)` makes; the cgroup namespace is made later by the process itself, because it
@@ -237,7 +265,7 @@ impl Child<'_> {
     fn run(self) -> i32 {
         let joined = match self.plan.namespaces.two_generations() {
             true => Ok(()),
-            false => self.join(),
+            false => run_sealed().and_then(|()| self.join()),
         };
         let hidden = joined.and_then(|()| self.hide());
         match hidden {
@@ -303,6 +331,7 @@ impl Child<'_> {
 
     /// Enters what only a child will live in.
     fn prepare(&self) -> Result<(), Trouble> {
+        run_sealed()?;
         let wanted = &self.plan.namespaces;
         let offsets = open_offsets(&wanted.time_offsets)?;
         if maps_early(wanted) {
@@ -317,6 +346,16 @@ impl Child<'_> {
         }
         Ok(())
     }
+}
+
+/// Keeps the runtime's own file from whoever will see this process: nobody can yet, in a pid namespace that is new, or before
+/// one is joined.
+fn run_sealed() -> Result<(), Trouble> {
+    seal::enter().map_err(|errno| Trouble {
+        errno,
+        reason: Reason::Plain,
+        detail: "protect the runtime's own file".to_owned(),
+    })
 }
 
 fn init_failed(channel: &OwnedFd, trouble: Trouble) -> i32 {
@@ -384,6 +423,7 @@ fn two_generations(
         namespaces: kinds,
         cgroup: birthplace,
         sibling: false,
+        seals: true,
         leave,
     };
     let first = clone::spawn(birth, || child.run_first())

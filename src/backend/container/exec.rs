@@ -156,6 +156,7 @@ impl Guest<'_> {
             namespaces: 0,
             cgroup: birthplace,
             sibling: false,
+            seals: false,
             leave: &[channel],
         };
         clone::spawn(birth, || self.run(namespaces & !namespaces::PID))
@@ -171,6 +172,7 @@ impl Guest<'_> {
             namespaces: 0,
             cgroup: birthplace,
             sibling: false,
+            seals: false,
             leave: &[channel],
         };
         let first = clone::spawn(birth, || self.run_first())

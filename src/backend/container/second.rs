@@ -31,6 +31,7 @@ pub(super) fn announce(
         namespaces,
         cgroup,
         sibling: true,
+        seals: false,
         leave: &[goes.as_fd()],
     };
     let second = clone::spawn(birth, || {

@@ -89,11 +89,7 @@ pub(super) fn create(
     drop(handed);
     drop((listener, there, disks));
     match attend(wall, &here, &born, attendant) {
-        Ok(handle) => Ok(Made {
-            handle,
-            process: born.pidfd,
-            channel: here,
-        }),
+        Ok(handle) => Ok(Made::new(handle, born.pidfd, here)),
         Err(error) => {
             process::end(born.pidfd.as_fd());
             Err(error)

@@ -87,6 +87,7 @@ impl Worker {
             namespaces: yard.as_ref().map_or(0, |_| namespaces::MOUNT),
             cgroup,
             sibling: false,
+            seals: false,
             leave: &[near.as_fd()],
         };
         let born = clone::spawn(birth, || {
