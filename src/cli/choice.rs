@@ -9,7 +9,7 @@ use crate::sys::pattern::Pattern;
 use crate::workspace::store::Store;
 
 /// Which workspaces.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Choice {
     /// Take ID for a regular expression, and do it to every workspace whose name it matches
     #[arg(long, short = 'r')]
@@ -19,6 +19,19 @@ pub(super) struct Choice {
 }
 
 impl Choice {
+    /// Takes an option that is one of these.
+    pub(super) fn plain(&mut self, word: &str) -> bool {
+        let known = matches!(word, "--regex" | "-r");
+        self.regex |= known;
+        known
+    }
+
+    /// The same for what is named.
+    pub(super) fn of(self, id: &str) -> Self {
+        let id = id.to_owned();
+        Self { id, ..self }
+    }
+
     /// Does it to each; goes on after an error, and reports all.
     pub(super) fn each(
         &self,

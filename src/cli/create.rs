@@ -7,6 +7,8 @@ use anyhow::Context;
 use crate::cli::making::Making;
 use crate::cli::making::Starting;
 use crate::cli::session::Session;
+use crate::cli::words;
+use crate::cli::words::Words;
 use crate::spec::id::ContainerId;
 use crate::workspace::making;
 
@@ -19,6 +21,24 @@ pub(super) struct Args {
     starting: Starting,
     /// Name of the new workspace
     id: ContainerId,
+}
+
+impl Args {
+    /// Reads the words that follow the command, where they are plain (`cli::plain`).
+    pub(super) fn plain(mut words: Words<'_>) -> Option<Self> {
+        let (mut making, mut starting, mut id) = (Making::default(), Starting::default(), None);
+        while let Some(word) = words.next()? {
+            if !making.plain(word, &mut words)? && !starting.plain(word, &mut words)? {
+                words::fill(word, &mut id)?;
+            }
+        }
+        let id = id?.parse().ok()?;
+        Some(Self {
+            making,
+            starting,
+            id,
+        })
+    }
 }
 
 /// Runs `create`.

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use crate::cli::choice::Choice;
 use crate::cli::session::Session;
+use crate::cli::words;
+use crate::cli::words::Words;
 use crate::workspace::error::WorkspaceError;
 use crate::workspace::removing;
 
@@ -15,6 +17,22 @@ pub(super) struct Args {
     force: bool,
     #[command(flatten)]
     choice: Choice,
+}
+
+impl Args {
+    /// Reads the words that follow the command, where they are plain (`cli::plain`).
+    pub(super) fn plain(mut words: Words<'_>) -> Option<Self> {
+        let (mut force, mut choice, mut id) = (false, Choice::default(), None);
+        while let Some(word) = words.next()? {
+            match word {
+                "--force" | "-f" => force = true,
+                _ if choice.plain(word) => {}
+                _ => words::fill(word, &mut id)?,
+            }
+        }
+        let choice = choice.of(id?);
+        Some(Self { force, choice })
+    }
 }
 
 /// Runs `delete`.

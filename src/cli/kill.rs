@@ -6,6 +6,8 @@ use anyhow::Context;
 
 use crate::cli::choice::Choice;
 use crate::cli::session::Session;
+use crate::cli::words;
+use crate::cli::words::Words;
 use crate::sys::signal;
 use crate::workspace::found::Workspace;
 
@@ -20,6 +22,27 @@ pub(super) struct Args {
     /// Name (SIG may be left out) or number
     #[arg(default_value = "SIGTERM")]
     signal: String,
+}
+
+impl Args {
+    /// Reads the words that follow the command, where they are plain (`cli::plain`).
+    pub(super) fn plain(mut words: Words<'_>) -> Option<Self> {
+        let (mut all, mut choice) = (false, Choice::default());
+        let (mut id, mut signal) = (None, None);
+        while let Some(word) = words.next()? {
+            match word {
+                "--all" | "-a" => all = true,
+                _ if choice.plain(word) => {}
+                _ if id.is_none() => words::fill(word, &mut id)?,
+                _ => words::fill(word, &mut signal)?,
+            }
+        }
+        Some(Self {
+            all,
+            choice: choice.of(id?),
+            signal: signal.unwrap_or("SIGTERM").to_owned(),
+        })
+    }
 }
 
 /// Runs `kill`.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cli::compile;
+use crate::cli::words::Words;
 use crate::spec::asked::Isolation;
 use crate::workspace::making::Receipts;
 
@@ -49,7 +50,45 @@ pub(super) struct Starting {
     pub(super) isolation: Option<Isolation>,
 }
 
+impl Default for Making {
+    fn default() -> Self {
+        Self {
+            bundle: PathBuf::from("."),
+            console_socket: None,
+            pid_file: None,
+            no_pivot: false,
+        }
+    }
+}
+
+impl Starting {
+    /// Takes an option that is one of these, with its value (`cli::plain`); whether it is.
+    pub(super) fn plain(&mut self, word: &str, words: &mut Words<'_>) -> Option<bool> {
+        match word {
+            "--config" | "-f" => self.config = Some(words.value()?.into()),
+            "--pidfd-socket" => self.pidfd_socket = Some(words.value()?.into()),
+            "--no-new-keyring" => self.no_new_keyring = true,
+            "--preserve-fds" => self.preserve_fds = words.value()?.parse().ok()?,
+            "--isolation" => self.isolation = Some(compile::wall(words.value()?).ok()?),
+            _ => return Some(false),
+        }
+        Some(true)
+    }
+}
+
 impl Making {
+    /// Takes an option that is one of these, with its value (`cli::plain`); whether it is.
+    pub(super) fn plain(&mut self, word: &str, words: &mut Words<'_>) -> Option<bool> {
+        match word {
+            "--bundle" | "-b" => self.bundle = words.value()?.into(),
+            "--console-socket" => self.console_socket = Some(words.value()?.into()),
+            "--pid-file" => self.pid_file = Some(words.value()?.into()),
+            "--no-pivot" => self.no_pivot = true,
+            _ => return Some(false),
+        }
+        Some(true)
+    }
+
     /// What the caller is handed back.
     pub(super) fn receipts(&self, pidfd_socket: Option<&PathBuf>) -> Receipts {
         Receipts {

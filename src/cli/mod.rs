@@ -6,7 +6,9 @@
 mod argv;
 mod log;
 mod narrow;
+mod plain;
 mod session;
+mod words;
 
 mod capacity;
 mod check;
@@ -159,7 +161,8 @@ pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::iter::once(OsString::from("bulkhead"))
         .chain(args.iter().cloned())
         .collect();
-    match narrow::read(&words).map_or_else(|| Cli::try_parse_from(words), Ok) {
+    let read = plain::read(&words).or_else(|| narrow::read(&words));
+    match read.map_or_else(|| Cli::try_parse_from(words), Ok) {
         Ok(Cli { globals, .. }) if globals.version => version::print(),
         Ok(Cli {
             globals,

@@ -8,6 +8,8 @@ use crate::cli::making::Making;
 use crate::cli::making::Starting;
 use crate::cli::session;
 use crate::cli::session::Session;
+use crate::cli::words;
+use crate::cli::words::Words;
 use crate::spec::id::ContainerId;
 use crate::workspace::running;
 use crate::workspace::running::Stay;
@@ -30,6 +32,32 @@ pub(super) struct Args {
     no_subreaper: bool,
     /// Name of the new workspace
     id: ContainerId,
+}
+
+impl Args {
+    /// Reads the words that follow the command, where they are plain (`cli::plain`).
+    pub(super) fn plain(mut words: Words<'_>) -> Option<Self> {
+        let (mut making, mut starting) = (Making::default(), Starting::default());
+        let (mut detach, mut keep, mut no_subreaper, mut id) = (false, false, false, None);
+        while let Some(word) = words.next()? {
+            match word {
+                "--detach" | "-d" => detach = true,
+                "--keep" => keep = true,
+                "--no-subreaper" => no_subreaper = true,
+                _ if making.plain(word, &mut words)? || starting.plain(word, &mut words)? => {}
+                _ => words::fill(word, &mut id)?,
+            }
+        }
+        let id = id?.parse().ok()?;
+        Some(Self {
+            making,
+            starting,
+            detach,
+            keep,
+            no_subreaper,
+            id,
+        })
+    }
 }
 
 /// Runs `run`.

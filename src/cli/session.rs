@@ -19,6 +19,7 @@ use crate::cli::log::Level;
 use crate::cli::log::Log;
 use crate::cli::making::Making;
 use crate::cli::making::Starting;
+use crate::cli::words::Words;
 use crate::plan::cgroup::Manager;
 use crate::spec::asked::Isolation;
 use crate::spec::id::ContainerId;
@@ -86,6 +87,49 @@ pub(super) struct Globals {
     /// Print the version
     #[arg(long, short = 'v')]
     pub(super) version: bool,
+}
+
+impl Default for Globals {
+    fn default() -> Self {
+        Self {
+            root: None,
+            log: None,
+            log_format: Format::Text,
+            debug: false,
+            log_level: None,
+            systemd_cgroup: false,
+            cgroup_manager: None,
+            rootless: Rootless::Auto,
+            criu: None,
+            version: false,
+        }
+    }
+}
+
+impl Globals {
+    /// Reads the words up to the command, where they are plain (`cli::plain`), and gives its name.
+    pub(super) fn plain<'a>(words: &mut Words<'a>) -> Option<(Self, &'a str)> {
+        let mut globals = Self::default();
+        let named = |word| CgroupManager::from_str(word, false).ok();
+        loop {
+            match words.next()?? {
+                "--root" => globals.root = Some(words.value()?.into()),
+                "--log" => globals.log = Some(log_file(words.value()?.into()).ok()?),
+                "--log-format" => globals.log_format = log_format(words.value()?).ok()?,
+                "--debug" => globals.debug = true,
+                "--log-level" => globals.log_level = Some(log_level(words.value()?).ok()?),
+                "--systemd-cgroup" | "-s" => globals.systemd_cgroup = true,
+                "--cgroup-manager" => globals.cgroup_manager = Some(named(words.value()?)?),
+                "--rootless" => {
+                    globals.rootless = Rootless::from_str(words.value()?, false).ok()?
+                }
+                "--criu" => globals.criu = Some(words.value()?.into()),
+                "--version" | "-v" => globals.version = true,
+                word if word.starts_with('-') => return None,
+                name => return Some((globals, name)),
+            }
+        }
+    }
 }
 
 /// The file of a log; crun's callers may write what kind of log it is before it.
