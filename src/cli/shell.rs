@@ -35,7 +35,7 @@ fn enter(args: &Args, session: &Session) -> anyhow::Result<ExitCode> {
     let workspace = Workspace::find(&session.store()?, &args.name)?;
     let spec = workspace.spec()?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let mut process = spec.process.clone();
+    let mut process = (*spec.process).clone();
     process.args = match args.command.is_empty() {
         true => shell(&process, terminal),
         false => args.command.clone(),

@@ -101,10 +101,10 @@ impl Spec {
                 path: PathBuf::from("rootfs"),
                 readonly: true,
             },
-            process: shell(),
+            process: shell().into(),
             hostname: "bulkhead".to_owned(),
             mounts: MOUNTS.map(mount).to_vec(),
-            linux: linux(),
+            linux: linux().into(),
             ..Self::default()
         }
     }

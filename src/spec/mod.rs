@@ -67,7 +67,8 @@ pub struct Spec {
         deserialize_with = "null_is_default",
         skip_serializing_if = "is_default"
     )]
-    pub process: Process,
+    // Boxed, as `linux` is: who passes a specification on by value passes on what is small, in a stack of few pages.
+    pub process: Box<Process>,
     /// The host name inside; empty leaves it alone. Needs a uts namespace of its own.
     #[serde(
         default,
@@ -109,7 +110,7 @@ pub struct Spec {
         deserialize_with = "null_is_default",
         skip_serializing_if = "is_default"
     )]
-    pub linux: Linux,
+    pub linux: Box<Linux>,
     /// The machine to run in, for the isolation that has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vm: Option<Vm>,

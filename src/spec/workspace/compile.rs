@@ -77,7 +77,7 @@ impl Document {
             .hostname
             .clone()
             .unwrap_or_else(|| self.name.to_string());
-        spec.process = self.process(around)?;
+        *spec.process = self.process(around)?;
         spec.mounts.extend(self.bind_mounts(&around.base)?);
         spec.annotations = annotations::annotations(self, around);
         spec.vm = self.vm(&around.base);
@@ -114,7 +114,7 @@ impl Document {
                 ..Capabilities::default()
             }),
             rlimits: Vec::new(),
-            ..starter
+            ..*starter
         })
     }
 

@@ -151,7 +151,7 @@ fn errand(bundle: &Bundle, script: &str, streams: Streams) -> Request {
     let process = Process {
         args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         terminal: streams == Streams::Terminal,
-        ..spec.process.clone()
+        ..(*spec.process).clone()
     };
     let plan = plan::exec(&spec, &process, &options(bundle)).unwrap();
     Request::Exec(Box::new(Exec { plan, streams }))
