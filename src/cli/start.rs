@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::cli::session::Session;
-use crate::cli::words;
 use crate::cli::words::Words;
 use crate::spec::id::ContainerId;
 use crate::workspace::starting;
@@ -19,12 +18,8 @@ pub(super) struct Args {
 
 impl Args {
     /// Reads the words that follow the command, where they are plain (`cli::plain`).
-    pub(super) fn plain(mut words: Words<'_>) -> Option<Self> {
-        let mut id = None;
-        while let Some(word) = words.next()? {
-            words::fill(word, &mut id)?;
-        }
-        let id = id?.parse().ok()?;
+    pub(super) fn plain(words: Words<'_>) -> Option<Self> {
+        let id = words.only()?.parse().ok()?;
         Some(Self { id })
     }
 }

@@ -6,7 +6,6 @@ use anyhow::Context;
 
 use crate::cli::session::Session;
 use crate::cli::table;
-use crate::cli::words;
 use crate::cli::words::Words;
 use crate::spec::id::ContainerId;
 use crate::workspace::found::Workspace;
@@ -20,12 +19,8 @@ pub(super) struct Args {
 
 impl Args {
     /// Reads the words that follow the command, where they are plain (`cli::plain`).
-    pub(super) fn plain(mut words: Words<'_>) -> Option<Self> {
-        let mut id = None;
-        while let Some(word) = words.next()? {
-            words::fill(word, &mut id)?;
-        }
-        let id = id?.parse().ok()?;
+    pub(super) fn plain(words: Words<'_>) -> Option<Self> {
+        let id = words.only()?.parse().ok()?;
         Some(Self { id })
     }
 }

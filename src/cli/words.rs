@@ -23,6 +23,12 @@ impl<'a> Words<'a> {
     pub(super) fn value(&mut self) -> Option<&'a str> {
         self.next()?.filter(|word| is_plain(word))
     }
+
+    /// The word that is left, where there is one and it is no option.
+    pub(super) fn only(mut self) -> Option<&'a str> {
+        let word = self.value()?;
+        self.next()?.is_none().then_some(word)
+    }
 }
 
 /// Takes a word that is no option for what is still missing.
