@@ -144,6 +144,20 @@ impl Enclosure {
         }
     }
 
+    /// Removes a cgroup that nobody and nothing is in; gives whether that is done.
+    #[must_use]
+    pub fn remove_if_empty(place: &Place) -> bool {
+        let Place::Directory { mount, path } = place else {
+            return false;
+        };
+        let whole = mount.join(path);
+        let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
+            return false;
+        };
+        let parent = Group::root(parent).ok().flatten();
+        parent.is_some_and(|parent| parent.unmake(Path::new(name)).is_ok())
+    }
+
     /// Removes the cgroup and everything below it, deepest first; goes on after an error and reports all.
     ///
     /// # Errors

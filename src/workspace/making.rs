@@ -231,7 +231,6 @@ pub(super) fn found(
     }
     home.write(store::STATE, &record.to_bytes()?)?;
     drop(grant);
-    home.write(store::CONFIG, &blueprint.config)?;
     if blueprint.notifies {
         notify::make(home).map_err(|source| WorkspaceError::Kernel {
             what: "make the notify directory",
@@ -456,6 +455,8 @@ impl Maker<'_> {
 
 impl Attendant for Maker<'_> {
     fn born(&mut self, process: Handle, network: Option<BorrowedFd<'_>>) -> anyhow::Result<()> {
+        // Nobody asks for it before the process stands.
+        self.home.write(store::CONFIG, &self.blueprint.config)?;
         let limits = &self.blueprint.cgroup.limits;
         if let Some(remark) = self.enclosure.filter_devices(limits)? {
             self.report.warning(&remark);

@@ -287,11 +287,13 @@ pub(super) fn release(
     let leaving = parting.map(Parting::go);
     let noted = farewell.exit.map(|exit| note_exit(home, exit));
     errors.extend(noted.and_then(Result::err));
-    let found = enclosure_of(home, record);
-    let enclosure = found.unwrap_or_else(|error| {
-        errors.push(error);
-        None
-    });
+    let enclosure = match record.filter(|_| due.is_none()) {
+        Some(record) if is_vacated(record) => None,
+        _ => enclosure_of(home, record).unwrap_or_else(|error| {
+            errors.push(error);
+            None
+        }),
+    };
     errors.extend(end_processes(home, record, enclosure.as_ref()).err());
     if let Some((watch, enclosure)) = watch.zip(enclosure.as_ref()) {
         watch.end(home, enclosure, report);
@@ -336,8 +338,8 @@ struct LastWatch<'a> {
 
 /// Whether there is a life to be looked at for the last time: none of one that has been seen to its end before.
 fn is_due(home: &Home, record: &Record) -> bool {
-    let settled = matches!(home.read(store::SETTLED), Ok(Some(_)));
-    !settled && record.init.is_some() && is_billed(record)
+    let settled = || matches!(home.read(store::SETTLED), Ok(Some(_)));
+    record.init.is_some() && is_billed(record) && !settled()
 }
 
 impl<'a> LastWatch<'a> {
@@ -459,6 +461,11 @@ fn remove_cgroup(
 fn is_claimed(home: &Home, record: Option<&Record>) -> Result<bool, WorkspaceError> {
     let made = record.is_some_and(|record| record.init.is_some());
     Ok(made || home.noted(store::CGROUP)?.is_some())
+}
+
+/// Removes the cgroup of somebody whose first process was the last, as nearly all are: then nobody has to be looked for.
+fn is_vacated(record: &Record) -> bool {
+    record.init.is_some() && Enclosure::remove_if_empty(&record.place)
 }
 
 fn enclosure_of(home: &Home, record: Option<&Record>) -> Result<Option<Enclosure>, WorkspaceError> {

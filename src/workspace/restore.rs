@@ -172,6 +172,7 @@ struct Back<'a> {
 impl Back<'_> {
     fn come(&mut self, record: &mut Record, report: &dyn Report) -> Result<Made, WorkspaceError> {
         let mut enclosure = making::found(self.home, record, self.blueprint, report)?;
+        self.home.write(store::CONFIG, &self.blueprint.config)?;
         let restored = self.run(record, &mut enclosure)?;
         // It may have died since; then the number is nobody's.
         let process = process::open(restored.0).map_err(WorkspaceError::probe)?;
