@@ -13,6 +13,8 @@ use crate::figures::median;
 const FEW: usize = 10;
 /// How often a command is given that is not given to each.
 const TIMES: usize = 20;
+/// How often one is given to few, both before there are many and when they have gone again.
+const BESIDE: usize = 100;
 /// What is no growth: as much as two medians of the same differ on a machine that does something else too.
 const NOISE: f64 = 1.15;
 
@@ -48,13 +50,15 @@ fn id(number: usize) -> String {
 impl Crowd<'_> {
     fn measure(&mut self, name: &str, total: usize) -> Outcome<()> {
         self.grow(FEW)?;
-        let few_state = self.each("state", TIMES.max(FEW) * 2)?;
-        let few_exec = self.each("exec", TIMES.max(FEW) * 2)?;
+        let mut few_state = self.each("state", BESIDE)?;
+        let mut few_exec = self.each("exec", BESIDE)?;
         self.grow(total)?;
         let list = self.list()?;
         let state = self.each("state", total)?;
         let exec = self.each("exec", total)?;
         let delete = self.delete()?;
+        join(&mut few_state, self.each("state", BESIDE)?);
+        join(&mut few_exec, self.each("exec", BESIDE)?);
         let aims = [Aim::new("crun", Measure::Wall, 0.60)];
         for (what, samples) in [
             ("list", &list),
@@ -131,9 +135,10 @@ impl Crowd<'_> {
         !self.bench.runtimes().any(|runtime| runtime == index)
     }
 
+    /// Down to few.
     fn delete(&mut self) -> Outcome<Samples> {
         let mut samples = Samples::new();
-        let total = self.alive;
+        let total = self.alive - FEW;
         for round in 0..total {
             self.bench.progress("delete", round, total);
             let id = id(self.alive - 1);
@@ -156,7 +161,7 @@ impl Crowd<'_> {
         self.alive = 0;
     }
 
-    /// Our own with many alive against our own with few.
+    /// Our own with many alive against our own with few, before and after: a host drifts meanwhile.
     fn growth(&self, what: &str, few: &Samples, many: &Samples) {
         let wall = |samples: &Samples| samples.get(&0).map(|own| median(own, Measure::Wall));
         if let (Some(few), Some(many)) = (wall(few), wall(many)) {
@@ -164,6 +169,12 @@ impl Crowd<'_> {
             let mut verdicts = self.bench.verdicts.borrow_mut();
             verdicts.add(&format!("{what}, many alive"), aim, many / few);
         }
+    }
+}
+
+fn join(all: &mut Samples, more: Samples) {
+    for (index, taken) in more {
+        all.entry(index).or_default().extend(taken);
     }
 }
 
