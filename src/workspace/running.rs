@@ -77,6 +77,8 @@ pub fn run(
     let Some(signals) = signals else {
         return ready(&standing, notify).map(|()| None);
     };
+    // The program is at work; who waits for it asks no more what it was made of.
+    drop(blueprint);
     let exit = attend(&standing, &signals, master, notify);
     let exit = match exit {
         Ok(exit) => exit,
