@@ -94,8 +94,22 @@ impl Bundle {
     pub(crate) fn of(&self, role: Role) -> &str {
         match role {
             Role::Own => &self.own,
-            Role::Filtered | Role::Other | Role::Floor => &self.others,
+            Role::Filtered | Role::Other | Role::Floor | Role::Asked => &self.others,
         }
+    }
+
+    /// What the floor is told to do all that the plain configuration asks for; it knows no other.
+    pub(crate) fn asked(&self, id: &str, state: &Path) -> Option<Vec<String>> {
+        if self.binds > 0 {
+            return None;
+        }
+        let rootfs = self.at.join("rootfs");
+        Some(vec![
+            "asked".to_owned(),
+            rootfs.to_string_lossy().into_owned(),
+            id.to_owned(),
+            format!("{}-{id}", state.display()),
+        ])
     }
 
     /// What the floor is told.

@@ -22,6 +22,8 @@ pub(crate) enum Role {
     Other,
     /// What the kernel must do.
     Floor,
+    /// What it must do for all that the plain configuration asks for.
+    Asked,
 }
 
 /// One of them.
@@ -63,7 +65,10 @@ pub(crate) fn all(others: &[(String, PathBuf)], state: &Path) -> Outcome<Vec<Con
         return Err("no other runtime to compare with: install crun or runc".into());
     }
     all.push(contender("with filter", Role::Filtered, own()));
-    all.extend(floor().map(|path| contender("floor", Role::Floor, path)));
+    if let Some(path) = floor() {
+        all.push(contender("floor", Role::Floor, path.clone()));
+        all.push(contender("all asked", Role::Asked, path));
+    }
     Ok(all)
 }
 
@@ -101,11 +106,13 @@ impl Contender {
     pub(crate) fn words(&self, act: &Act<'_>) -> Option<Vec<String>> {
         let words: Vec<&str> = match (self.role, act) {
             (Role::Floor, Act::Run { bundle, id }) => return Some(bundle.floor(id)),
+            (Role::Asked, Act::Run { bundle, id }) => return bundle.asked(id, &self.root),
             (Role::Floor, Act::Exec { id, pid }) => {
                 let cgroup = format!("/sys/fs/cgroup/{id}");
                 return Some(vec!["exec".to_owned(), pid.to_string(), cgroup]);
             }
             (Role::Floor, Act::Create { .. } | Act::Words(_)) => return None,
+            (Role::Asked, Act::Create { .. } | Act::Exec { .. } | Act::Words(_)) => return None,
             (Role::Filtered, Act::Create { .. } | Act::Exec { .. } | Act::Words(_)) => return None,
             (role, Act::Run { bundle, id }) => vec!["run", "--bundle", bundle.of(role), id],
             (role, Act::Create { bundle, id }) => vec!["create", "--bundle", bundle.of(role), id],
