@@ -120,9 +120,9 @@ fn bear(
     let birth = Birth {
         namespaces: at_birth(&plan.namespaces),
         cgroup: birthplace,
-        sibling: false,
         seals: true,
         leave,
+        ..Birth::default()
     };
     clone::spawn(birth, || child.take().map_or(init::FAILED, Child::run))
         .map_err(BackendError::kernel("make the process"))
@@ -422,9 +422,9 @@ fn two_generations(
     let birth = Birth {
         namespaces: kinds,
         cgroup: birthplace,
-        sibling: false,
         seals: true,
         leave,
+        ..Birth::default()
     };
     let first = clone::spawn(birth, || child.run_first())
         .map_err(BackendError::kernel("make the process"))?;

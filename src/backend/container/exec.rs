@@ -153,11 +153,9 @@ impl Guest<'_> {
             ))?;
         }
         let birth = Birth {
-            namespaces: 0,
             cgroup: birthplace,
-            sibling: false,
-            seals: false,
             leave: &[channel],
+            ..Birth::default()
         };
         clone::spawn(birth, || self.run(namespaces & !namespaces::PID))
             .map_err(BackendError::kernel("make the process"))
@@ -169,11 +167,9 @@ impl Guest<'_> {
         channel: BorrowedFd<'_>,
     ) -> Result<Spawned, BackendError> {
         let birth = Birth {
-            namespaces: 0,
             cgroup: birthplace,
-            sibling: false,
-            seals: false,
             leave: &[channel],
+            ..Birth::default()
         };
         let first = clone::spawn(birth, || self.run_first())
             .map_err(BackendError::kernel("make the process"))?;

@@ -31,8 +31,8 @@ pub(super) fn announce(
         namespaces,
         cgroup,
         sibling: true,
-        seals: false,
         leave: &[goes.as_fd()],
+        ..Birth::default()
     };
     let second = clone::spawn(birth, || {
         if announced(&waits) {

@@ -86,9 +86,8 @@ impl Worker {
         let birth = Birth {
             namespaces: yard.as_ref().map_or(0, |_| namespaces::MOUNT),
             cgroup,
-            sibling: false,
-            seals: false,
             leave: &[near.as_fd()],
+            ..Birth::default()
         };
         let born = clone::spawn(birth, || {
             let built = match yard {
