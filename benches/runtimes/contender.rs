@@ -112,8 +112,10 @@ impl Contender {
                 return Some(vec!["exec".to_owned(), pid.to_string(), cgroup]);
             }
             (Role::Floor, Act::Create { .. } | Act::Words(_)) => return None,
-            (Role::Asked, Act::Create { .. } | Act::Exec { .. } | Act::Words(_)) => return None,
-            (Role::Filtered, Act::Create { .. } | Act::Exec { .. } | Act::Words(_)) => return None,
+            (
+                Role::Asked | Role::Filtered,
+                Act::Create { .. } | Act::Exec { .. } | Act::Words(_),
+            ) => return None,
             (role, Act::Run { bundle, id }) => vec!["run", "--bundle", bundle.of(role), id],
             (role, Act::Create { bundle, id }) => vec!["create", "--bundle", bundle.of(role), id],
             (_, Act::Exec { id, .. }) => vec!["exec", id, "/bin/true"],

@@ -150,12 +150,7 @@ impl Enclosure {
         let Place::Directory { mount, path } = place else {
             return false;
         };
-        let whole = mount.join(path);
-        let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
-            return false;
-        };
-        let parent = Group::root(parent).ok().flatten();
-        parent.is_some_and(|parent| parent.unmake(Path::new(name)).is_ok())
+        unmade_if_empty(&mount.join(path))
     }
 
     /// Removes the cgroup and everything below it, deepest first; goes on after an error and reports all.
@@ -172,12 +167,14 @@ impl Enclosure {
         let Some(group) = self.group.take() else {
             return one_or_all(errors);
         };
+        // Nearly all have nothing below them: then there is nothing to look for.
+        if unmade_if_empty(&whole) {
+            return one_or_all(errors);
+        }
         let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
             return Err(self.failed("remove", Errno::BUSY));
         };
         match Group::root(parent) {
-            // Nearly all have nothing below them: then there is nothing to look for.
-            Ok(Some(parent)) if parent.unmake(Path::new(name)).is_ok() => {}
             Ok(Some(parent)) => {
                 empty_out(&group, &whole, &mut errors);
                 unmake(&parent, Path::new(name), &whole, &mut errors);
@@ -260,6 +257,15 @@ fn everybody(group: &Group) -> crate::sys::Result<Vec<i32>> {
     pids.sort_unstable();
     pids.dedup();
     Ok(pids)
+}
+
+/// Removes the group of this directory, if nobody and nothing is in it; gives whether that is done.
+fn unmade_if_empty(whole: &Path) -> bool {
+    let (Some(parent), Some(name)) = (whole.parent(), whole.file_name()) else {
+        return false;
+    };
+    let parent = Group::root(parent).ok().flatten();
+    parent.is_some_and(|parent| parent.unmake(Path::new(name)).is_ok())
 }
 
 /// Removes everything below a group.
