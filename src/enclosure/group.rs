@@ -19,15 +19,13 @@ use rustix::fs::Uid;
 use crate::defence::Defence;
 use crate::sys::Errno;
 use crate::sys::Result;
+use crate::sys::pseudo;
 
 /// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
 
 /// As others see it; who may write to a group is decided by its owner.
 const MODE: Mode = Mode::from_raw_mode(0o755);
-
-/// Bytes that are read at once.
-const PAGE: usize = 4096;
 
 /// How often a path is tried again while something on the host is being renamed.
 const TRIES: usize = 64;
@@ -244,16 +242,7 @@ impl State {
 
 /// Reads an open file from its beginning.
 pub(super) fn read_again(file: &OwnedFd) -> Result<String> {
-    let mut bytes = Vec::new();
-    loop {
-        bytes.reserve(PAGE);
-        let offset = u64::try_from(bytes.len()).map_err(|_| Errno::FBIG)?;
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), offset) {
-            Ok(0) => return String::from_utf8(bytes).map_err(|_| Errno::ILSEQ),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+    String::from_utf8(pseudo::again(file)?).map_err(|_| Errno::ILSEQ)
 }
 
 #[cfg(test)]

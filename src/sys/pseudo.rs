@@ -3,6 +3,8 @@
 //! They have no size that could be asked for, and nearly all of them fit into a page: so a page is asked for at once,
 //! where the standard library would begin with 32 bytes.
 
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::Mode;
@@ -20,17 +22,18 @@ const PAGE: usize = 4096;
 ///
 /// Fails as `open(2)` and `read(2)` do.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path.as_ref(), flags, Mode::empty())?;
+    again(&open(path.as_ref())?)
+}
+
+/// Reads one that is open, from its beginning: the kernel writes it anew.
+///
+/// # Errors
+///
+/// Fails as `pread(2)` does.
+pub fn again(file: &OwnedFd) -> Result<Vec<u8>> {
     let mut whole = Vec::new();
-    loop {
-        whole.reserve(PAGE);
-        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut whole)) {
-            Ok(0) => return Ok(whole),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
+    while part(file, &mut whole)? {}
+    Ok(whole)
 }
 
 /// Reads one that has one record, shorter than a page: the kernel gives all of that at once.
@@ -39,14 +42,29 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
 ///
 /// As [`read`].
 pub fn record(path: impl AsRef<Path>) -> Result<Vec<u8>> {
+    let mut record = Vec::new();
+    part(&open(path.as_ref())?, &mut record)?;
+    Ok(record)
+}
+
+fn open(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path.as_ref(), flags, Mode::empty())?;
-    let mut record = Vec::with_capacity(PAGE);
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Reads what follows, as much as the kernel gives at once, and says whether there was any. It comes by way of the stack, so
+/// that the heap has no page for what is a line mostly.
+fn part(file: &OwnedFd, whole: &mut Vec<u8>) -> Result<bool> {
+    let mut page = [MaybeUninit::<u8>::uninit(); PAGE];
+    let offset = u64::try_from(whole.len()).map_err(|_| Errno::FBIG)?;
     loop {
-        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut record)) {
-            Ok(_) => return Ok(record),
+        match rustix::io::pread(file, &mut page, offset) {
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
+            Ok((read, _)) => {
+                whole.extend_from_slice(read);
+                return Ok(!read.is_empty());
+            }
         }
     }
 }
