@@ -218,12 +218,7 @@ impl Work {
             return Ok(());
         }
         Container
-            .start(
-                plan,
-                made.process.as_fd(),
-                made.channel.as_fd(),
-                &mut waiter,
-            )
+            .start(plan, &made.waiting(), &mut waiter)
             .map_err(distant::tell)?;
         self.hand_over(&made);
         Ok(())

@@ -11,6 +11,7 @@ use rustix::process::PidfdGetfdFlags;
 use crate::backend::Attendant;
 use crate::backend::BackendError;
 use crate::backend::StepError;
+use crate::backend::Waiting;
 use crate::init::report::Message;
 use crate::init::report::Trouble;
 use crate::plan::step::Barrier;
@@ -43,7 +44,17 @@ pub(super) enum Turn {
     Gone,
 }
 
-impl Dialogue<'_> {
+impl<'a> Dialogue<'a> {
+    /// One with a process that waits for its start.
+    pub(super) fn with(waiting: &Waiting<'a>, steps: &'a [Step]) -> Self {
+        Self {
+            steps,
+            channel: waiting.channel,
+            process: waiting.process,
+            pid: waiting.handle.pid,
+        }
+    }
+
     /// Listens until the process waits or is gone; a filter's agent is seen to on the way.
     pub(super) fn next(&self, attendant: &mut dyn Attendant) -> Result<Turn, BackendError> {
         loop {

@@ -54,6 +54,13 @@ impl Handle {
             identity,
         })
     }
+
+    /// Whether it has executed no program since it was born, also while it ends. Of one whose remains are gone that is not
+    /// known, and not said.
+    pub(crate) fn is_without_program(&self) -> bool {
+        let found = process::stat(self.pid).ok();
+        found.is_some_and(|stat| stat.start_time == self.start_time && stat.is_without_program())
+    }
 }
 
 /// What is handed to a program besides its plan.
@@ -136,12 +143,32 @@ impl Made {
         }
     }
 
+    /// It, as it waits for its start.
+    pub(crate) fn waiting(&self) -> Waiting<'_> {
+        Waiting {
+            handle: self.handle,
+            process: self.process.as_fd(),
+            channel: self.channel.as_fd(),
+        }
+    }
+
     /// What a process that was just born is found again by; a short program may have ended by now, but nobody has taken its
     /// remains away.
     pub(crate) fn of(born: Spawned, channel: OwnedFd) -> Result<Self, BackendError> {
         let handle = Handle::of(born.pid, born.pidfd.as_fd())?;
         Ok(Self::new(handle, born.pidfd, channel))
     }
+}
+
+/// A first process that waits for its start.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting<'a> {
+    /// How it is found again.
+    pub handle: Handle,
+    /// The process itself.
+    pub process: BorrowedFd<'a>,
+    /// Where it waits and reports.
+    pub channel: BorrowedFd<'a>,
 }
 
 /// What can be put in an enclosure: a process tree on this kernel, or a machine with a kernel of its own.
@@ -166,8 +193,7 @@ pub trait Backend {
     fn start(
         &self,
         plan: &Plan,
-        process: BorrowedFd<'_>,
-        channel: BorrowedFd<'_>,
+        waiting: &Waiting<'_>,
         attendant: &mut dyn Attendant,
     ) -> Result<(), BackendError>;
 

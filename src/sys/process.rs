@@ -199,6 +199,16 @@ pub struct Stat {
     pub processor: Option<usize>,
 }
 
+impl Stat {
+    /// Whether it has executed no program since it was born, also while it ends.
+    #[must_use]
+    pub fn is_without_program(&self) -> bool {
+        /// `PF_FORKNOEXEC`.
+        const NO_PROGRAM: u32 = 0x40;
+        self.flags & NO_PROGRAM != 0
+    }
+}
+
 /// Reads what the kernel says of a process in one line.
 ///
 /// # Errors
@@ -210,16 +220,6 @@ pub fn stat(pid: i32) -> Result<Stat> {
         other => other,
     })?;
     parse_stat(&text).ok_or(Errno::IO)
-}
-
-/// Whether a process has executed no program since it was born, also while it ends. Of one whose remains are gone that is not
-/// known, and not said.
-#[must_use]
-pub fn is_without_program(process: BorrowedFd<'_>) -> bool {
-    /// `PF_FORKNOEXEC`.
-    const NO_PROGRAM: u32 = 0x40;
-    let found = number_in_proc(process).and_then(stat);
-    found.is_ok_and(|stat| stat.flags & NO_PROGRAM != 0)
 }
 
 /// Whether the kernel keeps a signal from a process that did not ask for that: it is the first of its PID namespace, has no
@@ -456,25 +456,26 @@ mod tests {
     #[test]
     fn who_is_killed_before_its_program_is_told_from_who_had_one() {
         use crate::sys::clone;
-        let ended = |child: &OwnedFd| {
+        let is_without = |pid| stat(pid).unwrap().is_without_program();
+        let is_ended_without = |pid| {
+            let child = open(pid).unwrap();
             signal(child.as_fd(), 9).unwrap();
-            assert!(ended_within(child, None).unwrap());
-            is_without_program(child.as_fd())
+            assert!(ended_within(&child, None).unwrap());
+            is_without(pid)
         };
         let waits = || loop {
             std::thread::park();
         };
-        let copy = clone::spawn(clone::Birth::default(), waits).unwrap().pidfd;
-        assert!(is_without_program(copy.as_fd()));
-        assert!(ended(&copy));
+        let copy = clone::spawn(clone::Birth::default(), waits).unwrap();
+        assert!(is_without(copy.pid));
+        assert!(is_ended_without(copy.pid));
         let mut program = std::process::Command::new("sleep")
             .arg("100")
             .spawn()
             .unwrap();
-        let number = i32::try_from(program.id()).unwrap();
-        assert!(!ended(&open(number).unwrap()));
+        assert!(!is_ended_without(i32::try_from(program.id()).unwrap()));
         program.wait().unwrap();
-        wait(copy.as_fd()).unwrap();
+        wait(copy.pidfd.as_fd()).unwrap();
     }
 
     #[test]

@@ -74,6 +74,16 @@ impl Life {
         })
     }
 
+    /// What it is known by in its uptime.
+    #[must_use]
+    pub fn known(&self) -> Handle {
+        Handle {
+            pid: self.pid,
+            start_time: self.start_time,
+            identity: self.identity,
+        }
+    }
+
     /// It as one line, for [`Life::from_text`].
     #[must_use]
     pub fn text(&self) -> String {

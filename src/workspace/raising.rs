@@ -192,13 +192,11 @@ impl Raised {
             workspace.begin_term()?;
         }
         let process = self.made.process.as_fd();
-        let channel = self.made.channel.as_fd();
         starting::let_go(
             &self.plan,
             &workspace.home,
             &workspace.record,
-            process,
-            channel,
+            &self.made.waiting(),
             meanwhile,
         )
         .map_err(|error| shortage::explain_at(&workspace.record.place, error))?;
@@ -413,14 +411,9 @@ impl Workspace {
     ) -> Result<Started, WorkspaceError> {
         let process = made.process.as_fd();
         let mut held = Held::default();
-        let begun = starting::let_go(
-            plan,
-            &self.home,
-            &self.record,
-            process,
-            made.channel.as_fd(),
-            &mut || held = self.hold(),
-        )
+        let begun = starting::let_go(plan, &self.home, &self.record, &made.waiting(), &mut || {
+            held = self.hold()
+        })
         .map_err(|error| shortage::explain_at(&self.record.place, error))
         .inspect(|()| self.tell_begun(report))
         .and_then(|()| starting::poststart(&self.record, process));

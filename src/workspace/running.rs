@@ -77,8 +77,6 @@ pub fn run(
     let Some(signals) = signals else {
         return ready(&standing, notify).map(|()| None);
     };
-    // The program is at work; who waits for it asks no more what it was made of.
-    drop(blueprint);
     let exit = attend(&standing, &signals, master, notify);
     let exit = match exit {
         Ok(exit) => exit,
@@ -106,8 +104,7 @@ fn begin(
         &blueprint.plan,
         &standing.home,
         &standing.record,
-        process,
-        standing.made.channel.as_fd(),
+        &standing.made.waiting(),
         &mut || {},
     )
     .map_err(|error| shortage::explain_at(&standing.record.place, error))?;

@@ -8,6 +8,7 @@ use rustix::fs::AtFlags;
 
 use crate::backend::Attendant;
 use crate::backend::BackendError;
+use crate::backend::Waiting;
 use crate::enclosure::Enclosure;
 use crate::plan::Plan;
 use crate::spec::id::ContainerId;
@@ -56,8 +57,11 @@ pub fn start(store: &Store, id: &ContainerId, report: &dyn Report) -> Result<(),
         &Plan::default(),
         &workspace.home,
         &workspace.record,
-        process.as_fd(),
-        channel.as_fd(),
+        &Waiting {
+            handle: init.known(),
+            process: process.as_fd(),
+            channel: channel.as_fd(),
+        },
         &mut || {},
     );
     let_go.map_err(|error| workspace.record.late.explain(error))?;
@@ -90,13 +94,12 @@ pub(super) fn let_go(
     plan: &Plan,
     home: &Home,
     record: &Record,
-    process: BorrowedFd<'_>,
-    channel: BorrowedFd<'_>,
+    waiting: &Waiting<'_>,
     meanwhile: &mut dyn FnMut(),
 ) -> Result<(), BackendError> {
     let backend = wall::behind(record.isolation, home.as_fd(), None);
     let mut starter = Starter { record, meanwhile };
-    backend.start(plan, process, channel, &mut starter)
+    backend.start(plan, waiting, &mut starter)
 }
 
 /// Runs the poststart hooks; when one fails, the workspace is ended (runtime-spec, "Lifecycle", step 9).

@@ -18,6 +18,7 @@ use crate::backend::BackendError;
 use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::Target;
+use crate::backend::Waiting;
 use crate::backend::dialogue;
 use crate::backend::dialogue::Dialogue;
 use crate::plan::Plan;
@@ -44,25 +45,18 @@ impl Backend for Container {
     fn start(
         &self,
         plan: &Plan,
-        process: BorrowedFd<'_>,
-        channel: BorrowedFd<'_>,
+        waiting: &Waiting<'_>,
         attendant: &mut dyn Attendant,
     ) -> Result<(), BackendError> {
-        dialogue::release(channel)?;
+        dialogue::release(waiting.channel)?;
         attendant.let_go();
         // The child has let go of its old root by now, and would have waited for the same grace period of the kernel.
         seal::settle();
-        Dialogue {
-            steps: &plan.steps,
-            channel,
-            process,
-            pid: 0,
-        }
-        .until_program(attendant)?;
+        Dialogue::with(waiting, &plan.steps).until_program(attendant)?;
         // The channel closes in either case, and before the process has ended in the other.
-        if process::is_without_program(process) {
+        if waiting.handle.is_without_program() {
             // Who has not made it is not told how it ended; what ends it without a word is a signal.
-            let exit = process::wait(process).unwrap_or(Exit::Signal(KILL));
+            let exit = process::wait(waiting.process).unwrap_or(Exit::Signal(KILL));
             return Err(BackendError::Died(exit));
         }
         Ok(())

@@ -39,6 +39,7 @@ use crate::backend::Inside;
 use crate::backend::Made;
 use crate::backend::Supplies;
 use crate::backend::Target;
+use crate::backend::Waiting;
 use crate::backend::dialogue;
 use crate::backend::dialogue::Dialogue;
 use crate::backend::microvm::vmm::config::Discovery;
@@ -128,19 +129,12 @@ impl Backend for MicroVm<'_> {
     fn start(
         &self,
         plan: &Plan,
-        process: BorrowedFd<'_>,
-        channel: BorrowedFd<'_>,
+        waiting: &Waiting<'_>,
         attendant: &mut dyn Attendant,
     ) -> Result<(), BackendError> {
-        dialogue::release(channel)?;
+        dialogue::release(waiting.channel)?;
         attendant.let_go();
-        Dialogue {
-            steps: &plan.steps,
-            channel,
-            process,
-            pid: 0,
-        }
-        .until_program(attendant)
+        Dialogue::with(waiting, &plan.steps).until_program(attendant)
     }
 
     fn exec(
