@@ -385,14 +385,9 @@ fn refuse_inside_proc(place: &OwnedFd, destination: &Path) -> Done {
 /// `pivot_root(2)` refuses a root whose parent mount is shared, so that one is made private: it is the
 /// first directory on the way up that is the root of a mount.
 pub(super) fn make_parent_private(root: &Path) -> Done {
-    let change = Change {
-        propagation: PRIVATE,
-        ..Change::default()
-    };
     for above in root.ancestors() {
         // host path: a directory above the root, which the caller named.
-        let place = rustix::fs::open(above, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        match mount::set_attributes(place.as_fd(), &change, false) {
+        match mount::propagate(above, PRIVATE, false) {
             Err(Errno::INVAL) => {}
             other => return Ok(other?),
         }

@@ -4,15 +4,18 @@ use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::mount::FsMountFlags;
 use rustix::mount::FsOpenFlags;
 use rustix::mount::FsPickFlags;
 use rustix::mount::MountAttrFlags;
+use rustix::mount::MountPropagationFlags;
 use rustix::mount::MoveMountFlags;
 use rustix::mount::OpenTreeFlags;
 
 use crate::defence::Defence;
+use crate::sys::Errno;
 use crate::sys::Result;
 use crate::sys::checked;
 
@@ -149,7 +152,7 @@ pub fn copy_tree(at: impl AsFd, recursive: bool) -> Result<OwnedFd> {
 /// # Errors
 ///
 /// As [`copy_tree`], and those of path resolution.
-pub fn copy_tree_at(path: &std::path::Path, recursive: bool, follow: bool) -> Result<OwnedFd> {
+pub fn copy_tree_at(path: &Path, recursive: bool, follow: bool) -> Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -207,14 +210,21 @@ pub fn propagate_all(flags: u64) -> Result<()> {
     if Defence::Propagation.is_out() {
         return Ok(());
     }
-    let root = rustix::fs::open(
-        "/",
-        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )?;
-    let change = Change {
-        propagation: flags,
-        ..Change::default()
-    };
-    set_attributes(root.as_fd(), &change, true)
+    propagate(Path::new("/"), flags, true)
+}
+
+/// Sets the propagation of the mount whose root is at `path`, and with `recursive` that of all below it.
+///
+/// # Errors
+///
+/// Fails as `mount(2)` does: `EINVAL` when no mount has its root there.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing comes to be at the path, and the mount that it names is the caller's own"
+)]
+pub fn propagate(path: &Path, flags: u64, recursive: bool) -> Result<()> {
+    let kind = u32::try_from(flags).map_err(|_| Errno::INVAL)?;
+    let mut change = MountPropagationFlags::from_bits_retain(kind);
+    change.set(MountPropagationFlags::REC, recursive);
+    rustix::mount::mount_change(path, change)
 }
