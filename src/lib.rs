@@ -47,7 +47,7 @@ pub mod monitor;
 
 pub mod cli;
 
-/// The heap of the programs that are linked with musl, whose own asks the kernel for every few pages.
+/// The heap, where musl's would be taken otherwise.
 #[cfg(target_env = "musl")]
 #[global_allocator]
-static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static HEAP: sys::heap::Heap = sys::heap::Heap::new();

@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 pub mod bpf;
 pub mod clone;
 pub mod ending;
+pub mod heap;
 pub mod identity;
 pub mod inherited;
 pub mod interface;
