@@ -1,5 +1,6 @@
 //! Makes a workspace, starts it, stays with it and removes it: all of its life in one command.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 use std::os::fd::OwnedFd;
 
@@ -48,7 +49,9 @@ pub fn run(
     stay: Stay,
     report: &dyn Report,
 ) -> Result<Option<Exit>, WorkspaceError> {
-    let blueprint = Blueprint::draw(wish, store, report)?;
+    // It is not taken apart: the kernel takes it back with the process, and some hundreds of small pieces would cost a copy of
+    // every page that the process, a copy itself, still shares.
+    let blueprint = ManuallyDrop::new(Blueprint::draw(wish, store, report)?);
     making::refuse_reset(&blueprint)?;
     let mut console = Console::arrange(
         making::connect_console(&blueprint, receipts)?,
