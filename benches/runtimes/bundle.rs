@@ -94,22 +94,28 @@ impl Bundle {
     pub(crate) fn of(&self, role: Role) -> &str {
         match role {
             Role::Own => &self.own,
-            Role::Filtered | Role::Other | Role::Floor | Role::Asked => &self.others,
+            Role::Filtered | Role::Other | Role::Floor | Role::Asked | Role::Guarded => {
+                &self.others
+            }
         }
     }
 
-    /// What the floor is told to do all that the plain configuration asks for; it knows no other.
-    pub(crate) fn asked(&self, id: &str, state: &Path) -> Option<Vec<String>> {
+    /// What the floor is told to do all that the plain configuration asks for, guarded or not; it knows no other.
+    pub(crate) fn asked(&self, role: Role, id: &str, state: &Path) -> Option<Vec<String>> {
         if self.binds > 0 {
             return None;
         }
         let rootfs = self.at.join("rootfs");
-        Some(vec![
-            "asked".to_owned(),
+        let is_guarded = role == Role::Guarded;
+        let mode = if is_guarded { "guarded" } else { "asked" };
+        let mut words = vec![
+            mode.to_owned(),
             rootfs.to_string_lossy().into_owned(),
             id.to_owned(),
             format!("{}-{id}", state.display()),
-        ])
+        ];
+        words.extend(is_guarded.then(|| format!("{}/config.json", self.of(role))));
+        Some(words)
     }
 
     /// What the floor is told.

@@ -24,6 +24,8 @@ pub(crate) enum Role {
     Floor,
     /// What it must do for all that the plain configuration asks for.
     Asked,
+    /// What it must do for all of that as this program guards it.
+    Guarded,
 }
 
 /// One of them.
@@ -67,7 +69,8 @@ pub(crate) fn all(others: &[(String, PathBuf)], state: &Path) -> Outcome<Vec<Con
     all.push(contender("with filter", Role::Filtered, own()));
     if let Some(path) = floor() {
         all.push(contender("floor", Role::Floor, path.clone()));
-        all.push(contender("all asked", Role::Asked, path));
+        all.push(contender("all asked", Role::Asked, path.clone()));
+        all.push(contender("guarded", Role::Guarded, path));
     }
     Ok(all)
 }
@@ -106,14 +109,16 @@ impl Contender {
     pub(crate) fn words(&self, act: &Act<'_>) -> Option<Vec<String>> {
         let words: Vec<&str> = match (self.role, act) {
             (Role::Floor, Act::Run { bundle, id }) => return Some(bundle.floor(id)),
-            (Role::Asked, Act::Run { bundle, id }) => return bundle.asked(id, &self.root),
+            (Role::Asked | Role::Guarded, Act::Run { bundle, id }) => {
+                return bundle.asked(self.role, id, &self.root);
+            }
             (Role::Floor, Act::Exec { id, pid }) => {
                 let cgroup = format!("/sys/fs/cgroup/{id}");
                 return Some(vec!["exec".to_owned(), pid.to_string(), cgroup]);
             }
             (Role::Floor, Act::Create { .. } | Act::Words(_)) => return None,
             (
-                Role::Asked | Role::Filtered,
+                Role::Asked | Role::Guarded | Role::Filtered,
                 Act::Create { .. } | Act::Exec { .. } | Act::Words(_),
             ) => return None,
             (role, Act::Run { bundle, id }) => vec!["run", "--bundle", bundle.of(role), id],
