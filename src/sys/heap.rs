@@ -76,16 +76,20 @@ unsafe impl GlobalAlloc for Heap {
 mod tests {
     use super::*;
 
-    /// A piece whose bytes are all zero, or have any value.
-    fn taken<'a>(heap: &Heap, layout: Layout, is_zero: bool) -> &'a mut [u8] {
-        let piece = match is_zero {
+    /// A piece whose bytes are all the same: zero as it is given, or something else.
+    fn taken<'a>(heap: &Heap, layout: Layout, filled: u8) -> &'a mut [u8] {
+        let piece = match filled {
             // SAFETY: no test asks for nothing.
-            true => unsafe { heap.alloc_zeroed(layout) },
+            0 => unsafe { heap.alloc_zeroed(layout) },
             // SAFETY: as above.
-            false => unsafe { heap.alloc(layout) },
+            _ => unsafe { heap.alloc(layout) },
         };
         assert_eq!(piece.align_offset(layout.align()), 0);
-        // SAFETY: the piece is of this size, and nobody else has it; any value is a byte.
+        if filled != 0 {
+            // SAFETY: the piece is of this size.
+            unsafe { piece.write_bytes(filled, layout.size()) };
+        }
+        // SAFETY: as above; all of it has been written, and nobody else has it.
         unsafe { std::slice::from_raw_parts_mut(piece, layout.size()) }
     }
 
@@ -104,10 +108,8 @@ mod tests {
         for turn in 0..2000 {
             let size = (turn * 7919 + seed * 104_729) % 5000 + 1;
             let layout = Layout::from_size_align(size, 1 << (turn % 7)).unwrap();
-            let mark = u8::try_from((turn + seed) % 251).unwrap();
-            let piece = taken(heap, layout, false);
-            piece.fill(mark);
-            held.push((piece, layout, mark));
+            let mark = u8::try_from((turn + seed) % 251 + 1).unwrap();
+            held.push((taken(heap, layout, mark), layout, mark));
             if turn % 3 == 0 {
                 checked(held.swap_remove(turn % held.len()));
             }
@@ -130,7 +132,7 @@ mod tests {
     fn a_piece_that_is_to_be_empty_is_also_where_another_was() {
         let (heap, layout) = (Heap::new(), Layout::new::<[u64; 400]>());
         for _ in 0..3 {
-            let piece = taken(&heap, layout, true);
+            let piece = taken(&heap, layout, 0);
             assert!(piece.iter().all(|byte| *byte == 0));
             piece.fill(7);
             give_back(&heap, piece, layout);
@@ -140,11 +142,9 @@ mod tests {
     #[test]
     fn a_piece_that_grows_keeps_what_is_in_it() {
         let (heap, layout) = (Heap::new(), Layout::new::<[u64; 40]>());
-        let piece = taken(&heap, layout, false);
-        piece.fill(7);
+        let piece = taken(&heap, layout, 7);
         // In its way.
-        let next = taken(&heap, layout, false);
-        next.fill(8);
+        let next = taken(&heap, layout, 8);
         let larger = Layout::new::<[u64; 4000]>();
         // SAFETY: it is of this heap and this layout, and the size is not zero.
         let grown = unsafe { heap.realloc(piece.as_mut_ptr(), layout, larger.size()) };
