@@ -294,9 +294,7 @@ static void enter(char **words, int count, int asked, int channel)
         char from[4096], to[32];
         snprintf(from, sizeof from, "%s/bound-%d", directory, index);
         snprintf(to, sizeof to, "mnt/%d", index);
-        must(mount(from, to, 0, MS_BIND | MS_REC, 0), from);
-        if (index % 2 == 0)
-            must(mount(0, to, 0, MS_BIND | MS_REMOUNT | MS_RDONLY, 0), to);
+        must(also_at(from, to, index % 2 == 0), from);
     }
     if (asked)
         devices();
