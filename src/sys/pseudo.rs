@@ -3,7 +3,6 @@
 //! They have no size that could be asked for, and nearly all of them fit into a page: so a page is asked for at once,
 //! where the standard library would begin with 32 bytes.
 
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -55,18 +54,11 @@ fn open(path: &Path) -> Result<OwnedFd> {
 /// Reads what follows, as much as the kernel gives at once, and says whether there was any. It comes by way of the stack, so
 /// that the heap has no page for what is a line mostly.
 fn part(file: &OwnedFd, whole: &mut Vec<u8>) -> Result<bool> {
-    let mut page = [MaybeUninit::<u8>::uninit(); PAGE];
+    let mut page = [0; PAGE];
     let offset = u64::try_from(whole.len()).map_err(|_| Errno::FBIG)?;
-    loop {
-        match rustix::io::pread(file, &mut page, offset) {
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-            Ok((read, _)) => {
-                whole.extend_from_slice(read);
-                return Ok(!read.is_empty());
-            }
-        }
-    }
+    let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut page, offset))?;
+    whole.extend_from_slice(page.get(..read).unwrap_or_default());
+    Ok(read > 0)
 }
 
 /// Reads one as text; what is no UTF-8 in it is replaced.
